@@ -1,0 +1,3 @@
+"""The Cancer Imaging Archive, mounted as a folder."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,113 @@
+"""What an NBIA server's search is asked for a selection: the fewest, smallest questions that tell.
+
+Never by PatientCriteria, whose values reach the query unescaped (nbia-api 4.2); a PatientID is a
+parameter of the lists.
+"""
+
+from __future__ import annotations
+
+from tciafs.archives.base import BadAnswer
+from tciafs.archives.http import Form, Http
+from tciafs.archives.values import text
+from tciafs.archives.wire import (
+    PatientKeys,
+    PatientRow,
+    SearchAnswer,
+    SeriesRow,
+    ValueRow,
+    distinct,
+    patient_of,
+    series_of,
+)
+from tciafs.model import Collection, Patient
+from tciafs.selection import Selection
+
+SEARCH = "v4/getSimpleSearch"
+
+_PAGE = 1_000  # patients, of about 1 kB each
+# The server and its web pages say AnatomicalSite, its later documents BodyPartExamined. A kind that a
+# server does not know it ignores, so with both it cannot ignore the body part.
+_KINDS = {
+    "collections": ("CollectionCriteria",),
+    "modalities": ("ImageModalityCriteria",),
+    "body_parts": ("AnatomicalSiteCriteria", "BodyPartExaminedCriteria"),
+}
+
+
+def form_of(criteria: list[tuple[str, str]], start: int, size: int) -> Form:
+    """Return the form of a search: values of one kind are alternatives, kinds must all hold."""
+    fields: list[tuple[str, str]] = []
+    for number, (kind, value) in enumerate(criteria):
+        fields += [(f"criteriaType{number}", kind), (f"value{number}", value)]
+    paging = [("sortField", "subject"), ("sortDirection", "ascending")]
+    return [*fields, *paging, ("start", str(start)), ("size", str(size))]
+
+
+async def find_collections(http: Http, selection: Selection) -> list[Collection]:
+    """Return the collections with a series that is selected, from the summary of one page."""
+    answer = await _page(http, selection, 0, 1)
+    names = {text(row.value) for row in answer.collections}
+    if answer.total_patients and not names - {None}:
+        raise BadAnswer(f"{SEARCH}: patients were found, but in no collection")
+    return [Collection(name) for name in names if name]
+
+
+async def find_patients(http: Http, selection: Selection) -> list[Patient]:
+    """Return the patients with a series that is selected, page by page, all or an error."""
+    found: list[PatientKeys] = []
+    while True:
+        answer = await _page(http, selection, len(found), _PAGE)
+        found += answer.result_set
+        if len(found) >= (answer.total_patients or 0) or not answer.result_set:
+            break
+    count = len({(row.id, row.project, row.subject_id) for row in found})  # pages may overlap
+    if count != answer.total_patients:
+        raise BadAnswer(f"{SEARCH}: {count} patients came instead of {answer.total_patients}")
+    patients = distinct(_patient(row) for row in found)
+    return [patient for patient in patients if selection.has_collection(patient.collection)]
+
+
+async def find_named_patients(http: Http, selection: Selection) -> list[Patient]:
+    """Return where the selected PatientIDs occur, if need be with a series that is selected."""
+    look = _with_series if selection.concerns_series else _with_id
+    found: list[Patient | None] = []
+    for patient_id in selection.patients:
+        found += await look(http, selection, patient_id)
+    return [patient for patient in distinct(found) if selection.has_collection(patient.collection)]
+
+
+async def get_values(http: Http, endpoint: str) -> list[str]:
+    """Return the values of a column: of getModalityValues or getBodyPartValues."""
+    rows = await http.get_json(endpoint, {}, list[ValueRow])
+    values = {text(row.modality) or text(row.body_part) for row in rows or []}
+    return sorted(value for value in values if value)
+
+
+async def _page(http: Http, selection: Selection, start: int, size: int) -> SearchAnswer:
+    criteria = [
+        (kind, value)
+        for values, kinds in _KINDS.items()
+        for kind in kinds
+        for value in getattr(selection, values)
+    ]
+    answer = await http.post_json(SEARCH, form_of(criteria, start, size), SearchAnswer)
+    if answer is None or answer.total_patients is None:
+        raise BadAnswer(f"{SEARCH}: no number of patients came")  # what is empty is said in so many words
+    return answer
+
+
+async def _with_id(http: Http, selection: Selection, patient_id: str) -> list[Patient | None]:
+    rows = await http.get_json("v4/getPatient", {"PatientId": patient_id}, list[PatientRow])
+    found = [patient_of(row, name) for row in rows or [] if (name := text(row.collection))]
+    return [patient for patient in found if patient and patient.patient_id == patient_id]
+
+
+async def _with_series(http: Http, selection: Selection, patient_id: str) -> list[Patient | None]:
+    rows = await http.get_json("v4/getSeries", {"PatientID": patient_id}, list[SeriesRow])
+    found = [series_of(row, name, patient_id) for row in rows or [] if (name := text(row.collection))]
+    return [Patient(one.collection, patient_id) for one in found if one and selection.has_series(one)]
+
+
+def _patient(row: PatientKeys) -> Patient | None:
+    collection, patient_id = text(row.project), text(row.subject_id)
+    return Patient(collection, patient_id) if collection and patient_id else None

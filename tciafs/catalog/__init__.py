@@ -1,0 +1,1 @@
+"""What exists: listings that were asked for once, kept on disk and renewed behind."""

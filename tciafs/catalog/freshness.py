@@ -1,0 +1,33 @@
+"""How long listings are believed, and how old one is: no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tciafs.model import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How long listings are believed, in seconds, and how long anybody waits for one.
+
+    `pause`: for how long an expired listing is not asked for again after that has failed.
+    """
+
+    collections: float = 24 * 3600
+    listings: float = 6 * 3600
+    instances: float = 30 * 24 * 3600
+    deadline: float = 15.0
+    pause: float = 60.0
+
+    def ttl(self, kind: Kind) -> float:
+        """Return how long the listing of a directory of `kind` is believed."""
+        return {Kind.ROOT: self.collections, Kind.SERIES: self.instances}.get(kind, self.listings)
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """When a directory was listed (seconds since 1970), and in how many seconds that expires or did."""
+
+    listed_at: float
+    expires_in: float

@@ -1,0 +1,134 @@
+"""A catalog of which only a selection is there: what does not match is neither listed nor found.
+
+Listings and names stay those of the whole archive, shared with mounts that select otherwise. Where a
+listing cannot tell which of its directories would be empty, the archive is searched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from tciafs.archives.base import Archive, Overdue
+from tciafs.catalog.catalog import Catalog, OnChange, pass_over
+from tciafs.catalog.crawl import NEVER
+from tciafs.catalog.freshness import Age, Freshness
+from tciafs.catalog.hints import Hints
+from tciafs.catalog.rows import Node
+from tciafs.catalog.searches import Level, Search, Searches
+from tciafs.catalog.store import Found, Keys, Store
+from tciafs.model import Collection, Kind, Patient, Series, key_of
+from tciafs.selection import Selection
+
+
+class SelectedCatalog(Catalog):
+    """The part of one archive that a selection lets through; all of it, where nothing is selected."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        store: Store,
+        nursery: trio.Nursery,
+        selection: Selection,
+        freshness: Freshness | None = None,
+        on_change: OnChange = pass_over,
+    ) -> None:
+        # A few patients are no walk through their collection.
+        thresholds = NEVER if selection.patients else None
+        super().__init__(archive, store, nursery, freshness, on_change, thresholds)
+        self._selection = selection
+        self._searches = Searches(archive, store, nursery, self._freshness)
+        self._hints = Hints(archive, nursery, selection)
+
+    def close(self) -> None:
+        """Give up every request under way."""
+        super().close()
+        self._searches.close()
+        self._hints.close()
+
+    async def age(self, node: Node) -> Age:
+        """Return the age of what tells the directory's entries: its listing, a search, series of studies.
+
+        It was made when the newest of these was, and expires with the first; each is renewed on its own.
+        """
+        deadline = trio.current_time() + self._freshness.deadline
+        age = await super().age(node)
+        if search := self._search(node):
+            result = await self._searches.find(search, node.kind, deadline)
+            return _of_all([age, result.age])
+        if isinstance(node.record, Patient) and self._selection.concerns_series:
+            return _of_all([age, *await self._ages_of_series(node, node.record, deadline)])
+        return age
+
+    async def entries(self, node: Node) -> list[tuple[str, Node]]:
+        """Return the names and nodes of what is selected in a directory, in the order of names."""
+        entries = await super().entries(node)
+        shown = await self._shown(node, [child for _, child in entries])
+        if node.kind is Kind.ROOT:
+            names = [child.record.name for _, child in entries if isinstance(child.record, Collection)]
+            self._hints.tell(names, is_empty=not shown)
+        return [entry for entry in entries if entry[1].inode in shown]
+
+    async def child(self, node: Node, name: str) -> tuple[Found | None, float]:
+        """Return what a name stands for, or None where that is not selected either."""
+        found, seconds = await super().child(node, name)
+        if found and not await self._shown(node, [found.node]):
+            return None, seconds
+        return found, seconds
+
+    async def _shown(self, node: Node, children: Sequence[Node]) -> set[int]:
+        """Return the inode numbers of those children of a directory that are selected."""
+        if node.kind is Kind.PATIENT and self._selection.concerns_series:
+            return {study.inode for study in children if await self._has_selected_series(study)}
+        search = self._search(node)
+        keys = (await self._searches.find(search, node.kind)).keys if search else None
+        names = None if keys is None else {key[1] for key in keys}
+        return {child.inode for child in children if self._is_selected(child, keys, names)}
+
+    async def _ages_of_series(self, node: Node, patient: Patient, deadline: float) -> list[Age]:
+        """Return the ages of what is listed of a patient's studies, which come with one request."""
+        ages = []
+        with trio.move_on_at(deadline) as scope:
+            for _, study in await super().entries(node):
+                ages.append(await super().age(study))
+        if scope.cancelled_caught:
+            seconds = self._freshness.deadline
+            what = f"the series of {patient.collection}/{patient.patient_id}"
+            raise Overdue(f"{what}: no answer within {seconds:.0f} s")
+        return ages
+
+    def _is_worth_asking(self, series: Series) -> bool:
+        """Leave out the series that are not selected: thousands of images may be those of another kind."""
+        return self._selection.has_series(series)
+
+    async def _has_selected_series(self, study: Node) -> bool:
+        return any(self._is_selected(series) for _, series in await super().entries(study))
+
+    def _is_selected(self, node: Node, keys: Keys | None = None, names: set[str] | None = None) -> bool:
+        """Tell whether the record is selected, and found where its kind was searched."""
+        match node.record:
+            case Collection(name):
+                return self._selection.has_collection(name) and (names is None or name in names)
+            case Patient() as patient:
+                is_found = keys is None or key_of(patient) in keys
+                return self._selection.has_patient(patient.patient_id) and is_found
+            case Series() as series:
+                return self._selection.has_series(series)
+        return True
+
+    def _search(self, node: Node) -> Search | None:
+        """Return the search that tells which children of a directory are not empty, if it takes one."""
+        match node.record:
+            case None if self._selection.patients:
+                return Search(Level.PATIENTS, self._selection.within())
+            case None if self._selection.concerns_series:
+                return Search(Level.COLLECTIONS, self._selection)
+            case Collection(name) if self._selection.concerns_series:
+                within = self._selection.within(*(() if self._selection.patients else (name,)))
+                return Search(Level.PATIENTS, within)
+        return None
+
+
+def _of_all(ages: Sequence[Age]) -> Age:
+    return Age(max(age.listed_at for age in ages), min(age.expires_in for age in ages))

@@ -1,0 +1,309 @@
+"""The listings on disk: one SQLite row for each directory or file that was ever listed.
+
+Rows are found by inode number. Names depend on the layout, so they stand in a table of their own,
+made when a layout first looks at a directory. A row outlives the listing that brought it: an open
+file keeps its attributes when its series is replaced. Every row, and the names of a directory as a
+whole, carry a digest: damage on disk is never shown as news from the archive.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from cachetools import LRUCache
+
+from tciafs.catalog.rows import (
+    NODE,
+    ROOT,
+    Entries,
+    Node,
+    digest_of_names,
+    insert_names,
+    listed_at_of,
+    node_in,
+    node_of,
+    put_nodes,
+)
+from tciafs.database import Damaged, Database, digest_of
+from tciafs.model import ROOT_INODE, Record, inode_number, key_of
+from tciafs.names import Layout, alias_of, names_of
+
+_VERSION = 2
+_SCHEMA = """
+CREATE TABLE node (
+    inode INTEGER PRIMARY KEY, parent INTEGER NOT NULL, kind INTEGER NOT NULL, record BLOB NOT NULL,
+    digest BLOB NOT NULL
+);
+CREATE TABLE listing (inode INTEGER PRIMARY KEY, listed_at REAL NOT NULL, digest BLOB NOT NULL);
+CREATE TABLE named (
+    parent INTEGER NOT NULL, layout TEXT NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (parent, layout)
+) WITHOUT ROWID;
+CREATE TABLE name (
+    parent INTEGER NOT NULL, layout TEXT NOT NULL, name TEXT NOT NULL, inode INTEGER NOT NULL,
+    PRIMARY KEY (parent, layout, name)
+) WITHOUT ROWID;
+CREATE TABLE search (
+    question TEXT PRIMARY KEY, asked_at REAL NOT NULL, found BLOB NOT NULL, digest BLOB NOT NULL
+);
+CREATE TABLE terms (
+    collection INTEGER PRIMARY KEY, asked_at REAL NOT NULL, said BLOB NOT NULL, digest BLOB NOT NULL
+)
+"""
+_ALIASES = "alias"  # the layout of the names that are found but not listed
+_VERIFIED_KEPT = 50_000
+_TURN_SECONDS = 0.03  # of one transaction: the database has one thread for all who ask
+_COUNT = """
+SELECT count(*), count(listing.inode) FROM name
+LEFT JOIN listing ON listing.inode = name.inode AND listing.listed_at >= ?
+WHERE name.parent = ? AND layout = ?
+"""
+# Some patients at a time, in the order of names: those who walk come that way.
+_NEAR = f"""
+SELECT {NODE} FROM (
+    SELECT inode FROM name WHERE parent = ?1 AND layout = ?2
+        AND name >= (SELECT name FROM name WHERE parent = ?1 AND layout = ?2 AND inode = ?3)
+    ORDER BY name LIMIT 500
+) AS patient
+CROSS JOIN name AS study ON study.parent = patient.inode AND study.layout = ?2
+CROSS JOIN name AS series ON series.parent = study.inode AND series.layout = ?2
+CROSS JOIN node ON node.inode = series.inode
+WHERE NOT EXISTS (SELECT * FROM listing WHERE listing.inode = series.inode)
+LIMIT 3000
+"""
+_LISTED_BELOW = """
+WITH RECURSIVE below (inode) AS (
+    SELECT name.inode FROM name JOIN listing USING (inode) WHERE name.parent = ?
+    UNION SELECT name.inode FROM below JOIN name ON name.parent = below.inode
+        JOIN listing ON listing.inode = name.inode
+) SELECT inode FROM below
+"""
+_encode = msgspec.msgpack.Encoder().encode
+_decode_keys = msgspec.msgpack.Decoder(frozenset[tuple[str, ...]]).decode
+
+T = TypeVar("T")
+
+Keys = frozenset[tuple[str, ...]]  # of records, see model.key_of
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a name stands for; `is_alias` when the directory is shown under another name."""
+
+    node: Node
+    is_alias: bool
+
+
+class Store:
+    """The catalog's file, for one archive and one layout."""
+
+    def __init__(self, database: Database, archive: str, layout: Layout) -> None:
+        self.database = database
+        self._archive = archive
+        self._layout = layout
+        # Of each directory, the listing that was verified since the mount began.
+        self._verified: LRUCache[int, tuple[int, float | None]] = LRUCache(_VERIFIED_KEPT)
+
+    @classmethod
+    def open(cls, path: Path, archive: str, layout: Layout) -> Store:
+        """Open the catalog at `path`, begun anew where it cannot be used."""
+        return cls(Database.open(path, _SCHEMA, _VERSION), archive, layout)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()
+
+    @property
+    def generation(self) -> int:
+        """Return a number that changes when all listings were lost, since their file was damaged."""
+        return self.database.generation
+
+    def inode_of(self, record: Record) -> int:
+        """Return the inode number of a record."""
+        return inode_number(self._archive, *key_of(record))
+
+    async def node(self, inode: int) -> Node | None:
+        """Return what has the inode number, None when nothing was ever listed with it."""
+        if inode == ROOT_INODE:
+            return ROOT
+        return await self.database.run(lambda db: node_of(db, inode))
+
+    async def listed_at(self, inode: int) -> float | None:
+        """Return when the directory was listed (seconds since 1970), None when it never was."""
+        return await self.database.run(lambda db: listed_at_of(db, inode))
+
+    async def children(self, parent: int) -> list[tuple[str, Node]]:
+        """Return the names and nodes of a listed directory, in the order of names."""
+        return await self.database.run(lambda db: self._children(db, parent))
+
+    async def child(self, parent: int, name: str) -> Found | None:
+        """Return what a name in a listed directory stands for."""
+        return await self.database.run(lambda db: self._child(db, parent, name))
+
+    async def unlisted(self, parent: int) -> list[Node]:
+        """Return the nodes of a listed directory that were never listed themselves."""
+        query = (
+            f"SELECT DISTINCT {NODE} FROM name JOIN node USING (inode) WHERE name.parent = ?"
+            " AND NOT EXISTS (SELECT * FROM listing WHERE listing.inode = node.inode)"
+        )
+        return await self.database.run(lambda db: [node_in(row) for row in db.execute(query, (parent,))])
+
+    async def name_of(self, node: Node) -> str | None:
+        """Return the name under which the node is shown, None when it no longer is."""
+        return await self.database.run(lambda db: self._name_of(db, node))
+
+    async def is_listed(self, node: Node) -> bool:
+        """Tell whether the node has a name, in whatever layout."""
+        return await self.name_of(node) is not None
+
+    async def count_unlisted(self, parent: int, older_than: float) -> tuple[int, int]:
+        """Return how many a listed directory has, and how many of them have no listing, or an older one."""
+        row = await self.database.run(
+            lambda db: db.execute(_COUNT, (older_than, parent, self._layout)).fetchone()
+        )
+        return row[0], row[0] - row[1]
+
+    async def unlisted_near(self, collection: int, patient: int) -> list[Node]:
+        """Return the series of a patient and of the next ones in a collection that were never listed."""
+        return await self.database.run(
+            lambda db: [node_in(row) for row in db.execute(_NEAR, (collection, self._layout, patient))]
+        )
+
+    async def replace(
+        self, listings: Mapping[int, Sequence[Record]], listed_at: float
+    ) -> dict[int, tuple[Entries, Entries]]:
+        """Put the listings of directories, by inode number, in the place of what was known of them.
+
+        Each is put as a whole; others of the database's users may have their turn between two of them.
+        Return what was listed and what is now, of those that were listed before.
+        """
+        left = iter(listings.items())
+        replaced: dict[int, tuple[Entries, Entries]] = {}
+        while not await self.database.run(lambda db: self._replace_some(db, left, listed_at, replaced)):
+            pass
+        return replaced
+
+    async def expire_below(self, parent: int) -> list[int]:
+        """Make the listings of everything below a directory those of 1970; return whose they were."""
+        return await self.database.run(lambda db: _expire(db, parent))
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `work` returns, done in the worker thread as one transaction."""
+        return await self.database.run(work)
+
+    def replace_one(
+        self, db: sqlite3.Connection, parent: int, records: Sequence[Record], listed_at: float
+    ) -> None:
+        """Put the listing of one directory, within a transaction."""
+        inodes = [self.inode_of(record) for record in records]
+        put_nodes(db, parent, inodes, records)
+        db.execute("DELETE FROM name WHERE parent = ?", (parent,))
+        db.execute("DELETE FROM named WHERE parent = ?", (parent,))
+        insert_names(db, parent, self._layout, zip(names_of(self._layout, records), inodes, strict=True))
+        aliases = zip(map(alias_of, records), inodes, strict=True)
+        insert_names(db, parent, _ALIASES, ((name, inode) for name, inode in aliases if name))
+        put = (parent, listed_at, digest_of(parent, float(listed_at)))
+        db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", put)
+
+    async def found(self, question: str) -> tuple[float, Keys] | None:
+        """Return when a search was made (seconds since 1970) and what it found, None when it never was."""
+        return await self.database.run(lambda db: _found(db, question))
+
+    async def put_found(self, question: str, asked_at: float, found: Keys) -> None:
+        """Put what a search found in the place of what it found before."""
+        told = (question, float(asked_at), _encode(found))
+        put = "INSERT OR REPLACE INTO search VALUES (?, ?, ?, ?)"
+        await self.database.run(lambda db: db.execute(put, (*told, digest_of(*told))))
+
+    def _children(self, db: sqlite3.Connection, parent: int) -> list[tuple[str, Node]]:
+        self._verify(db, parent)
+        query = (
+            f"SELECT name, {NODE} FROM name LEFT JOIN node USING (inode)"
+            " WHERE name.parent = ? AND layout = ? ORDER BY name"
+        )
+        return [(name, node_in(row)) for name, *row in db.execute(query, (parent, self._layout))]
+
+    def _child(self, db: sqlite3.Connection, parent: int, name: str) -> Found | None:
+        self._verify(db, parent)
+        query = (
+            f"SELECT {NODE} FROM name LEFT JOIN node USING (inode)"
+            " WHERE (name.parent, layout, name) = (?, ?, ?)"
+        )
+        scan = "SELECT 1 FROM name WHERE parent = ? AND layout = ? AND +name = ?"
+        for layout in (self._layout, _ALIASES):
+            row = db.execute(query, (parent, layout, name)).fetchone()
+            if row:
+                return Found(node_in(row), is_alias=layout == _ALIASES)
+            if db.execute(scan, (parent, layout, name)).fetchone():
+                raise Damaged(f"a name of directory {parent} is not found where it belongs")
+        return None
+
+    def _name_of(self, db: sqlite3.Connection, node: Node) -> str | None:
+        self._verify(db, node.parent)
+        query = "SELECT name FROM name WHERE (parent, layout, inode) = (?, ?, ?)"
+        row = db.execute(query, (node.parent, self._layout, node.inode)).fetchone()
+        return row[0] if row else None
+
+    def _verify(self, db: sqlite3.Connection, parent: int) -> None:
+        """Verify the names of a listed directory, once a mount, and name what another layout listed."""
+        listing = self.generation, listed_at_of(db, parent)  # another mount may have put a new one
+        if listing[1] is None or self._verified.get(parent) == listing:
+            return
+        query = "SELECT layout, digest FROM named WHERE parent = ?"
+        named = dict(db.execute(query, (parent,)).fetchall())
+        for layout, digest in named.items():
+            if digest != digest_of_names(db, parent, layout):
+                raise Damaged(f"the names of directory {parent} are not those that were written")
+        if _ALIASES not in named:
+            raise Damaged(f"directory {parent} was listed, and has no names")
+        if self._layout not in named:
+            self._name_anew(db, parent)
+        self._verified[parent] = listing
+
+    def _name_anew(self, db: sqlite3.Connection, parent: int) -> None:
+        query = f"SELECT DISTINCT {NODE} FROM name LEFT JOIN node USING (inode) WHERE name.parent = ?"
+        found = [
+            (node.inode, node.record) for node in map(node_in, db.execute(query, (parent,))) if node.record
+        ]
+        names = names_of(self._layout, [record for _, record in found])
+        insert_names(db, parent, self._layout, zip(names, (inode for inode, _ in found), strict=True))
+
+    def _replace_some(
+        self,
+        db: sqlite3.Connection,
+        left: Iterator[tuple[int, Sequence[Record]]],
+        listed_at: float,
+        replaced: dict[int, tuple[Entries, Entries]],
+    ) -> bool:
+        """Put listings for as long as a turn lasts; tell whether none is left."""
+        ends_at = time.monotonic() + _TURN_SECONDS
+        for parent, records in left:
+            before = self._children(db, parent)
+            self.replace_one(db, parent, records, listed_at)
+            if before:
+                replaced[parent] = before, self._children(db, parent)
+            if time.monotonic() > ends_at:
+                return False
+        return True
+
+
+def _expire(db: sqlite3.Connection, parent: int) -> list[int]:
+    below = [row[0] for row in db.execute(_LISTED_BELOW, (parent,))]
+    put = "INSERT OR REPLACE INTO listing VALUES (?, 0, ?)"
+    db.executemany(put, ((inode, digest_of(inode, 0.0)) for inode in below))
+    return below
+
+
+def _found(db: sqlite3.Connection, question: str) -> tuple[float, Keys] | None:
+    row = db.execute("SELECT * FROM search WHERE question = ?", (question,)).fetchone()
+    if row is None:
+        return None
+    *told, digest = row
+    if digest != digest_of(*told):
+        raise Damaged("what a search found is not what was written")
+    return told[1], _decode_keys(told[2])

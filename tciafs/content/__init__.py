@@ -1,0 +1,1 @@
+"""The bytes: fetched once, verified, and kept on disk."""

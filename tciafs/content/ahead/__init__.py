@@ -1,0 +1,1 @@
+"""What a reader in order will open next, fetched before it is opened."""

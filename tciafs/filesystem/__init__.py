@@ -1,0 +1,1 @@
+"""The tree as the kernel sees it."""

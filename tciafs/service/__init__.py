@@ -1,0 +1,1 @@
+"""One mount's life, from the mount point's check to the unmount."""

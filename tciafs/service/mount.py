@@ -1,0 +1,292 @@
+"""One mount's life as one nest of contexts: archive, catalog, content, kernel; inside out at the end.
+
+The process that serves a mount never touches the mount: it would wait for itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from tciafs.archives.capabilities import Capabilities
+from tciafs.archives.http import Http
+from tciafs.archives.nbia import NBIA
+from tciafs.catalog.attribution import Attributions
+from tciafs.catalog.catalog import Catalog
+from tciafs.catalog.freshness import Freshness
+from tciafs.catalog.selected import SelectedCatalog
+from tciafs.catalog.store import Store
+from tciafs.catalog.terms import TermsStore
+from tciafs.config import Config
+from tciafs.content.cache import Cache, NotOurs, claim
+from tciafs.content.content import Content, Patience
+from tciafs.content.index import Index
+from tciafs.content.limits import INDEX_NAME, Limits
+from tciafs.content.place import Place
+from tciafs.database import Lost
+from tciafs.filesystem.attributes import Appearance
+from tciafs.filesystem.operations import Operations
+from tciafs.filesystem.texts import Texts
+from tciafs.filesystem.tree import Tree
+from tciafs.service import systemd
+from tciafs.service.commands import Commands
+from tciafs.service.control import Control, listening
+from tciafs.service.kernel import Kernel
+from tciafs.service.mountinfo import is_dead, mount_at, take_away
+from tciafs.service.status import Status
+
+logger = logging.getLogger(__name__)
+
+_TASKS = 10_000  # each waiting request holds one; downloads have limits of their own
+_BACKGROUND = 1_000  # READs that the kernel sends at once; its own limit is 12
+_KERNEL_SHARE = 0.8 / 2  # an open may wait twice: for the question whether to fetch, and for the bytes
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+_THREADS = 8  # that write and make durable: as many as there are transfers
+# How long a thread that inflates or hashes may hold up the one that answers the kernel (5 ms as it comes).
+_SWITCH_SECONDS = 0.0005
+_NOTE_SECONDS = 60.0
+_TIMEOUTS = ("default_request_timeout", "max_request_timeout")
+
+
+class CannotMount(Exception):
+    """The mount cannot begin; the message says why, and what mends it."""
+
+
+async def serve(config: Config, announce: Callable[[], None]) -> None:
+    """Mount, call `announce`, and serve until the mount is taken away or SIGTERM or SIGINT comes."""
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    check(config.mountpoint)
+    if config.allow_other:
+        check_allow_other()
+    try:
+        claim(config.cache_dir)
+    except NotOurs as exc:
+        raise CannotMount(str(exc)) from exc
+    except OSError as exc:
+        raise CannotMount(f"the cache {config.cache_dir} cannot be used: {exc.strerror}") from exc
+    try:
+        async with _parts(config) as parts:
+            with _mounted(config, parts), listening(mount_at(config.mountpoint)) as control:
+                async with trio.open_nursery() as session:
+                    # Before anyone may send one:
+                    await session.start(_end_on_signal, parts.catalog, parts.content)
+                    session.start_soon(_keep_account, parts.content)
+                    session.start_soon(systemd.tell_when_ready, config)
+                    if control:
+                        listener, parts.status.socket = control
+                        session.start_soon(parts.control.serve, listener)
+                    announce()
+                    await pyfuse3.main(max_tasks=_TASKS)
+                    systemd.notify(STOPPING=1, STATUS="the mount ends")
+                    session.cancel_scope.cancel()
+    except BaseExceptionGroup as group:  # trio's nurseries wrap what passes through them
+        if expected := group.subgroup(CannotMount):
+            raise CannotMount(str(expected.exceptions[0])) from group
+        raise
+
+
+def check(mountpoint: Path) -> None:
+    """Raise `CannotMount` where nothing can be mounted."""
+    there = mount_at(mountpoint)
+    if there and there.is_ours and is_dead(mountpoint):
+        logger.info("%s: the dead drive there is taken away", mountpoint)
+        if why := take_away(mountpoint):
+            raise CannotMount(f"{mountpoint}: the dead drive there cannot be taken away: {why}")
+    elif there and there.is_ours:
+        raise CannotMount(
+            f"{mountpoint}: a tciafs drive is mounted there already; end it with 'tciafs umount {mountpoint}'"
+        )
+    if not mountpoint.is_dir():
+        raise CannotMount(f"{mountpoint}: no such directory; make it with 'mkdir -p {mountpoint}'")
+    device = Path("/dev/fuse")
+    if not device.exists():
+        raise CannotMount("/dev/fuse is not there: load the kernel's FUSE module with 'sudo modprobe fuse'")
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise CannotMount("/dev/fuse may not be opened by you: mend it with 'sudo chmod 666 /dev/fuse'")
+
+
+def check_allow_other() -> None:
+    """Raise `CannotMount` where --allow-other is not for this user (mount.fuse3(8))."""
+    setting = Path("/etc/fuse.conf")
+    lines = setting.read_text().split("\n") if setting.exists() else []
+    if os.getuid() != 0 and "user_allow_other" not in (line.strip() for line in lines):
+        raise CannotMount(
+            "--allow-other is for root, unless root allows it to all:"
+            " echo user_allow_other | sudo tee -a /etc/fuse.conf"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    catalog: Catalog
+    content: Content
+    operations: Operations
+    kernel: Kernel
+    status: Status
+    control: Control
+
+
+@asynccontextmanager
+async def _parts(config: Config) -> AsyncIterator[_Parts]:
+    """Build what serves a mount, in the order of the rooms; fetches end before what they write to."""
+    trio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+    capabilities = Capabilities(config.archive_dir / "capabilities.json")
+    async with Http.connect(config.url, config.proxy) as http:
+        with _kept(config) as (store, place):
+            await trio.to_thread.run_sync(place.cache.remove_leftovers)
+            await _remove_unknown(place)
+            async with trio.open_nursery() as fetches:
+                archive = NBIA(config.archive_name, http, capabilities)
+                kernel = Kernel()
+                freshness = _freshness(config)
+                selection = config.selection
+                catalog = SelectedCatalog(archive, store, fetches, selection, freshness, kernel.forget)
+                patience = Patience(config.deadline_bytes, kernel_limit())
+                verify_md5 = config.verify == "md5"
+                content = Content(
+                    archive,
+                    place,
+                    fetches,
+                    patience=patience,
+                    verify_md5=verify_md5,
+                    ahead=config.ahead == "on",
+                )
+                status = Status(config, http, content)
+                exact = config.sizes == "exact"
+                appearance = _appearance(config)
+                attributions = Attributions(archive, TermsStore(store.database), catalog, fetches)
+                texts = Texts(attributions, appearance)
+                tree = Tree(catalog, content, appearance, texts, status.control_files(), exact)
+                operations = status.operations = Operations(tree, content, config.xattrs == "on")
+                control = Control(Commands(catalog, status.as_dict, freshness.deadline).by_name())
+                yield _Parts(catalog, content, operations, kernel, status, control)
+                await content.note_used()
+                fetches.cancel_scope.cancel()
+
+
+@contextmanager
+def _kept(config: Config) -> Iterator[tuple[Store, Place]]:
+    """Open what is kept on disk; raise `CannotMount` where it cannot be, as on a full disk."""
+    directory = config.archive_dir
+    with contextlib.ExitStack() as opened:
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(directory, os.W_OK | os.X_OK):  # SQLite would not say why
+                raise PermissionError("it is read-only: give another --cache-dir")
+            store = Store.open(directory / "catalog.sqlite", config.archive_name, config.layout)
+            opened.callback(store.close)
+            cache = Cache(directory)
+            index = Index.open(directory / INDEX_NAME, cache.remove_all)
+            opened.callback(index.close)
+            limits = Limits(config.cache_dir, config.cache_size, config.keep_free / 100)
+            opened.callback(limits.close)
+        except (OSError, sqlite3.Error) as exc:
+            raise CannotMount(f"the cache {config.cache_dir} cannot be used: {exc}") from exc
+        yield store, Place(cache, index, limits)
+
+
+async def _remove_unknown(place: Place) -> None:
+    """Remove all objects where an index that was removed by hand, or is lost now, knows of none."""
+    try:
+        known, _ = await place.index.totals()
+    except Lost:
+        known = 0
+    if known == 0:
+        await trio.to_thread.run_sync(place.cache.remove_all)
+
+
+def _freshness(config: Config) -> Freshness:
+    deadline = min(config.deadline_metadata, kernel_limit())
+    return Freshness(config.ttl_collections, config.ttl_listings, config.ttl_instances, deadline)
+
+
+def _appearance(config: Config) -> Appearance:
+    uid = os.getuid() if config.uid is None else config.uid
+    gid = os.getgid() if config.gid is None else config.gid
+    return Appearance(uid, gid, config.umask)
+
+
+def kernel_limit() -> float:
+    """Return how long a request may wait for the archive at a time, in seconds.
+
+    Kernels from 6.15 on can be told to abort a mount that is slower (fs.fuse.*_request_timeout).
+    """
+    found = []
+    for name in _TIMEOUTS:
+        with contextlib.suppress(OSError, ValueError):
+            found.append(int(Path("/proc/sys/fs/fuse", name).read_text()))
+    return min((_KERNEL_SHARE * seconds for seconds in found if seconds > 0), default=math.inf)
+
+
+@contextmanager
+def _mounted(config: Config, parts: _Parts) -> Iterator[None]:
+    """Hold the mount; it is taken away on leaving, whoever still uses it."""
+    os.chdir("/")  # the daemon must hold no directory that the mount may cover
+    try:
+        pyfuse3.init(parts.operations, str(config.mountpoint), _options(config))
+    except RuntimeError as exc:
+        raise CannotMount(
+            f"{config.mountpoint}: the kernel refused the mount ({exc}); what libfuse says of it stands above"
+        ) from exc
+    try:
+        _raise_background(config.mountpoint)
+        with parts.kernel.listening():
+            yield
+    finally:
+        pyfuse3.close(unmount=True)
+
+
+def _options(config: Config) -> set[str]:
+    options = {"ro", "nosuid", "nodev", "noexec", "noatime", "subtype=tciafs"}
+    if config.allow_other:
+        options.add("allow_other")
+    return options | set(pyfuse3.default_options) | {f"fsname={config.archive_name}"}
+
+
+def _raise_background(mountpoint: Path) -> None:
+    """Let the kernel send more READs at once, where that may be set."""
+    mount = mount_at(mountpoint)
+    if mount is None:
+        return
+    for name in ("max_background", "congestion_threshold"):
+        setting = Path("/sys/fs/fuse/connections", str(mount.minor), name)
+        try:
+            setting.write_text(f"{_BACKGROUND}\n")
+        except OSError as exc:
+            logger.info("%s stays as it is: %s", setting, exc)
+
+
+async def _keep_account(content: Content) -> None:
+    """Learn, once a minute, what all mounts of the cache keep, and let them see what is used here."""
+    while True:
+        await content.place.limits.count()
+        await trio.sleep(_NOTE_SECONDS)
+        await content.note_used()
+
+
+async def _end_on_signal(
+    catalog: Catalog, content: Content, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    # What the receiver leaves behind: a second signal must not kill what is taking the mount away.
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    with trio.open_signal_receiver(*_ENDING) as signals:
+        task_status.started()
+        async for number in signals:
+            logger.info("%s: the mount ends", signal.Signals(number).name)
+            # Whoever waits for the archive must be answered first: terminate() waits for them.
+            catalog.close()
+            content.close()
+            pyfuse3.terminate()

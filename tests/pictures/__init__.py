@@ -1,0 +1,1 @@
+"""The pictures of docs/pictures: the drive as it looks on a desktop."""

@@ -1,0 +1,297 @@
+"""Listings on disk: put whole, found by name and by inode number, under whatever layout looks."""
+
+import random
+import sqlite3
+import time
+from contextlib import closing
+from datetime import date
+
+import msgspec
+import pytest
+import trio
+
+from tciafs.catalog.rows import ROOT, Node
+from tciafs.catalog.store import Found, Store
+from tciafs.database import Lost, digest_of
+from tciafs.model import (
+    ROOT_INODE,
+    Collection,
+    Instance,
+    Kind,
+    Patient,
+    Series,
+    Study,
+    inode_number,
+    key_of,
+)
+from tciafs.names import Layout
+
+COLLECTION = Collection("LIDC-IDRI")
+PATIENT = Patient("LIDC-IDRI", "LIDC-0001")
+STUDY = Study("LIDC-IDRI", "LIDC-0001", "1.2", date(2000, 1, 31), "CT chest", "42", 2)
+SERIES = Series(
+    "LIDC-IDRI",
+    "LIDC-0001",
+    "1.2",
+    "1.2.3",
+    modality="CT",
+    series_number="3000566.000000",
+    series_description='é "/" \x00',
+    body_part="CHEST",
+    image_count=133,
+    file_size=2**62,
+    submitted=date(2019, 2, 25),
+    released=date(2019, 3, 8),
+    license_name="CC BY 3.0",
+    license_uri="https://creativecommons.org/licenses/by/3.0/",
+    data_description_uri="https://doi.org/10.7937/K9",
+    third_party_analysis=True,
+)
+INSTANCE = Instance("1.2.3", "1.2.3.4", "2019-02-25", instance_number=-7, size=2**62, estimate=5)
+EVERY_RECORD = [
+    COLLECTION,
+    PATIENT,
+    STUDY,
+    Study("C", "P", "1"),
+    SERIES,
+    Series("C", "P", "1", "2"),
+    INSTANCE,
+    Instance("2", "3", ""),
+]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "catalog.sqlite"
+
+
+def opened(path, layout=Layout.DESCRIPTIVE):
+    return closing(Store.open(path, "tcia", layout))
+
+
+def instances(count, version="v"):
+    return [Instance("1.2.3", f"1.{n}", version, instance_number=n) for n in range(1, count + 1)]
+
+
+async def names(store, parent=ROOT_INODE):
+    return [name for name, _ in await store.children(parent)]
+
+
+@pytest.mark.parametrize("record", EVERY_RECORD, ids=repr)
+async def test_a_record_comes_back_with_every_field_and_survives_reopening(path, record):
+    with opened(path) as store:
+        await store.replace({55: [record]}, 1.5)
+        inode = store.inode_of(record)
+    with opened(path) as store:
+        node = await store.node(inode)
+        ((name, child),) = await store.children(55)
+        assert node == child == Node(inode, 55, node.kind, record)
+        assert node.kind.name.title() == type(record).__name__
+        assert inode == inode_number("tcia", *key_of(record))
+        assert await store.child(55, name) == Found(child, is_alias=False)
+        assert await store.name_of(node) == name
+        assert await store.listed_at(55) == 1.5
+
+
+async def test_the_root_is_there_in_an_empty_store_and_nothing_else_is(path):
+    with opened(path) as store:
+        assert await store.node(ROOT_INODE) == ROOT
+        assert (ROOT.kind, ROOT.record, ROOT.parent) == (Kind.ROOT, None, ROOT_INODE)
+        assert await store.node(12_345) is None
+        assert await store.listed_at(ROOT_INODE) is None
+        assert await store.children(ROOT_INODE) == []
+        assert await store.child(ROOT_INODE, "LIDC-IDRI") is None
+        assert await store.name_of(ROOT) is None
+
+
+async def test_names_come_in_order_whatever_the_order_of_the_records(path):
+    wanted = ["Alpha", "alpha beta", "beta", "Ära", "é"]
+    with opened(path) as store:
+        await store.replace({ROOT_INODE: [Collection(name) for name in reversed(wanted)]}, 1)
+        assert await names(store) == wanted
+
+
+async def test_files_are_in_slice_order(path):
+    with opened(path) as store:
+        await store.replace({55: list(reversed(instances(12)))}, 1)
+        found = await store.children(55)
+    assert [name for name, _ in found] == [f"1-{n:03}.dcm" for n in range(1, 13)]
+    assert [node.record.instance_number for _, node in found] == list(range(1, 13))
+
+
+async def test_a_uid_is_found_as_an_alias_and_not_listed(path):
+    with opened(path) as store:
+        await store.replace({55: [STUDY], 56: [SERIES], 57: [INSTANCE]}, 1)
+        for parent, alias in ((55, "1.2"), (56, "1.2.3"), (57, "1.2.3.4.dcm")):
+            ((shown, node),) = await store.children(parent)
+            assert shown != alias
+            assert await store.child(parent, alias) == Found(node, is_alias=True)
+            assert await store.child(parent, shown) == Found(node, is_alias=False)
+            assert await store.name_of(node) == shown
+        assert await store.child(55, "1.2.3") is None
+        assert await store.child(56, "1.2") is None
+
+
+async def test_under_the_uid_layout_the_uid_is_the_shown_name(path):
+    with opened(path, Layout.UID) as store:
+        await store.replace({55: [STUDY]}, 1)
+        assert await names(store, 55) == ["1.2"]
+        assert not (await store.child(55, "1.2")).is_alias
+
+
+async def test_another_layout_names_what_the_first_one_listed(path):
+    with opened(path) as store:
+        await store.replace({55: [STUDY], 56: [SERIES], 57: instances(3)}, 7)
+        described = [await names(store, parent) for parent in (55, 56, 57)]
+    with opened(path, Layout.UID) as store:
+        assert await names(store, 55) == ["1.2"]
+        assert (await store.child(56, "1.2.3")).node.record == SERIES  # looked up before it was listed
+        assert await names(store, 57) == ["1.1.dcm", "1.2.dcm", "1.3.dcm"]
+        assert await store.listed_at(57) == 7
+    with opened(path, Layout.RETRIEVER) as store:
+        assert await store.child(57, "1-1.dcm") is not None
+        assert await store.child(57, "1-001.dcm") is None
+        assert await store.child(57, "1.1.dcm") == Found(
+            (await store.child(57, "1-1.dcm")).node, is_alias=True
+        )
+    with opened(path) as store:
+        assert [await names(store, parent) for parent in (55, 56, 57)] == described
+
+
+async def test_a_listing_that_is_replaced_loses_its_names_under_every_layout(path):
+    gone, stays = Study("C", "P", "1.7"), Study("C", "P", "1.8")
+    with opened(path, Layout.UID) as uids, opened(path) as store:
+        await store.replace({55: [gone, stays]}, 1)
+        assert await names(uids, 55) == ["1.7", "1.8"]
+        await store.replace({55: [stays]}, 2)
+        assert await names(uids, 55) == ["1.8"]
+        assert await store.child(55, "1.7") is None
+        assert len(await names(store, 55)) == 1
+        assert await store.listed_at(55) == 2
+        # Whoever has it open still reads it.
+        node = await store.node(store.inode_of(gone))
+        assert node.record == gone
+        assert await store.name_of(node) is None
+
+
+async def test_replacing_one_directory_leaves_the_others_alone(path):
+    with opened(path) as store:
+        await store.replace({55: [Patient("C", "a")], 56: [Patient("D", "b")]}, 1)
+        await store.replace({55: [Patient("C", "c")]}, 2)
+        assert (await names(store, 55), await names(store, 56)) == (["c"], ["b"])
+        assert (await store.listed_at(55), await store.listed_at(56)) == (2, 1)
+
+
+async def test_what_is_said_anew_of_a_record_replaces_what_was_said(path):
+    changed = Study("LIDC-IDRI", "LIDC-0001", "1.2", series_count=9)
+    with opened(path) as store:
+        await store.replace({55: [STUDY]}, 1)
+        await store.replace({55: [changed]}, 2)
+        assert (await store.node(store.inode_of(STUDY))).record == changed
+
+
+async def test_nodes_never_listed_are_told_from_those_that_were(path):
+    first, second = Series("C", "P", "1", "2"), Series("C", "P", "1", "3")
+    with opened(path) as store:
+        await store.replace({55: [first, second]}, 1)
+        assert {node.record for node in await store.unlisted(55)} == {first, second}
+        assert len(await store.unlisted(55)) == 2
+        await store.replace({store.inode_of(first): [INSTANCE]}, 1)
+        assert [node.record for node in await store.unlisted(55)] == [second]
+
+
+def take_inode(path, inode, parent, record):
+    """Give the inode number to another record, which no archive could: by hand."""
+    with closing(sqlite3.connect(path)) as db, db:
+        row = (inode, parent, int(Kind.INSTANCE), msgspec.msgpack.encode(record))
+        db.execute("INSERT INTO node VALUES (?, ?, ?, ?, ?)", (*row, digest_of(*row)))
+
+
+@pytest.mark.parametrize("parent", [55, 77])
+async def test_two_keys_with_one_inode_number_are_refused_and_nothing_changes(path, parent):
+    other = Instance("9.9", "9.9.9", "2001-01-01")
+    with opened(path) as store:
+        await store.replace({55: instances(2)}, 1)
+        before = await store.children(55)
+        inode = store.inode_of(INSTANCE)
+        take_inode(path, inode, parent, other)
+        with pytest.raises(RuntimeError, match="the same inode number"):
+            await store.replace({54: [PATIENT], 55: [*instances(2), INSTANCE]}, 2)
+        assert await store.children(55) == before
+        assert (await store.listed_at(54), await store.listed_at(55)) == (None, 1)
+        assert (await store.node(inode)).record == other
+
+
+async def test_a_series_filed_under_another_patient_takes_its_instances_along(path):
+    with opened(path) as store:
+        await store.replace({55: [INSTANCE]}, 1)
+        await store.replace({66: [INSTANCE]}, 2)
+        node = await store.node(store.inode_of(INSTANCE))
+        assert node.parent == 66
+        assert [child for _, child in await store.children(55)] == [node]
+        assert [child for _, child in await store.children(66)] == [node]
+
+
+async def test_a_record_listed_twice_is_one(path):
+    with opened(path) as store:
+        await store.replace({55: [PATIENT, PATIENT]}, 1)
+        assert await names(store, 55) == ["LIDC-0001"]
+
+
+async def test_each_archive_has_inode_numbers_of_its_own(tmp_path):
+    with opened(tmp_path / "a") as store, closing(Store.open(tmp_path / "b", "nlst", Layout.UID)) as other:
+        assert store.inode_of(PATIENT) != other.inode_of(PATIENT)
+
+
+async def test_ten_thousand_instances_are_put_and_read_in_a_moment(path):
+    wanted = instances(10_000)
+    with opened(path) as store:
+        for moment in (1, 2):  # the second time every row is there already
+            start = time.monotonic()
+            await store.replace({55: wanted}, moment)
+            assert time.monotonic() - start < 3
+        start = time.monotonic()
+        found = await store.children(55)
+        assert time.monotonic() - start < 1
+        assert [node.record for _, node in found] == wanted
+        assert found[-1][0] == "1-10000.dcm"
+    with opened(path, Layout.UID) as store:
+        start = time.monotonic()
+        assert len(await store.children(55)) == 10_000
+        assert time.monotonic() - start < 3
+
+
+@pytest.mark.alarming
+def test_a_bit_that_flips_on_disk_is_never_shown_as_news(tmp_path, path):
+    records = sorted(instances(40), key=sop_uid)
+    trio.run(put_listing, path, records)
+    whole = path.read_bytes()
+    ends = []
+    for number, place in enumerate(random.Random(1).sample(range(len(whole)), 300)):
+        flipped = tmp_path / f"{number}.sqlite"
+        flipped.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << number % 8]) + whole[place + 1 :])
+        ends.append(trio.run(get_listing, flipped))
+    assert set(map(str, ends)) == {"lost", "never listed", str(records)}
+
+
+async def put_listing(path, records):
+    with opened(path) as store:
+        await store.replace({55: records}, 1)
+
+
+async def get_listing(path):
+    with opened(path) as store:
+        try:
+            if await store.listed_at(55) is None:
+                return "never listed"
+            listed = await store.children(55)
+            for name, node in listed:
+                assert (await store.child(55, name)).node == node
+                assert await store.child(55, f"{node.record.sop_instance_uid}.dcm")
+            return sorted((node.record for _, node in listed), key=sop_uid)
+        except Lost:
+            return "lost"
+
+
+def sop_uid(record):
+    return record.sop_instance_uid
