@@ -98,7 +98,8 @@ def mounted(
     finally:
         _take_away(path, process)
     alarming = [line for line in log.read_text().splitlines() if _ALARMING.search(line)]
-    assert [line for line in alarming if not (expect and re.search(expect, line))] == []
+    unexpected = [line for line in alarming if not (expect and re.search(expect, line))]
+    assert unexpected == [], "\n".join(unexpected)
 
 
 def _is_announced(process: subprocess.Popen[str], seconds: float = 20.0) -> bool:
