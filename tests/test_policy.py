@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import socket
 import stat
@@ -50,10 +51,13 @@ def answered(home: Path, answer: bytes, *arguments: str) -> tuple[int, str]:
     os.close(slave)
     shown = b""
     try:
-        while b"[y/N]" not in shown:
+        while b"[y/N]: " not in shown:
             shown += os.read(master, 1000)
         os.write(master, answer)
         while True:
+            # Python's input() loses a signal that comes while it begins to wait: who sees nothing happen presses again.
+            if answer == b"\x03" and not select.select([master], [], [], 2)[0]:
+                os.write(master, answer)
             try:
                 shown += os.read(master, 1000)
             except OSError:  # EIO: the last process has let go of the terminal
