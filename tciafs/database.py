@@ -45,6 +45,10 @@ class Lost(Exception):
     """The file was found damaged, set aside and begun anew; whoever asks again is answered."""
 
 
+class Unwritable(OSError):
+    """The file cannot be used now: the disk is full, another process or a lacking right is in the way."""
+
+
 class Database:
     """A SQLite file that survives a crash at any moment and may be shared between processes."""
 
@@ -74,7 +78,10 @@ class Database:
             return cls(begin_anew(str(exc)), begin_anew)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what `work` returns, done in the worker thread as one transaction."""
+        """Return what `work` returns, done in the worker thread as one transaction.
+
+        Raise `Unwritable` or `Lost` where the file is why it cannot be done.
+        """
         return await trio.to_thread.run_sync(self._in_transaction, work, limiter=self._one_at_a_time)
 
     def close(self) -> None:
@@ -86,6 +93,8 @@ class Database:
             with self._connection:
                 return work(self._connection)
         except (sqlite3.DatabaseError, UnicodeDecodeError, Damaged) as exc:
+            if not _is_damage(exc) and isinstance(exc, sqlite3.OperationalError):
+                raise Unwritable(str(exc)) from exc
             if self._begin_anew is None or not _is_damage(exc):
                 raise
             self._connection.close()

@@ -8,7 +8,7 @@ import time
 import pytest
 import trio
 
-from tciafs.database import Database
+from tciafs.database import Database, Unwritable
 
 SCHEMA = "CREATE TABLE things (name TEXT PRIMARY KEY);\nCREATE INDEX by_name ON things (name)"
 
@@ -101,6 +101,15 @@ async def test_an_error_undoes_the_whole_work_and_nothing_else(database):
         await database.run(lambda c: (insert("undone too")(c), insert("before")(c)))
     await database.run(insert("after"))
     assert await database.run(names) == ["after", "before"]
+
+
+async def test_a_full_disk_is_an_error_that_names_it_and_no_damage(database, path):
+    await database.run(insert("before"))
+    await database.run(lambda c: c.execute("PRAGMA max_page_count = 1").fetchall())
+    with pytest.raises(Unwritable, match="disk is full"):
+        await database.run(lambda c: [insert(f"{number:0500}")(c) for number in range(100)])
+    assert await database.run(names) == ["before"]
+    assert set_aside(path) == []
 
 
 async def test_work_runs_one_at_a_time(database):

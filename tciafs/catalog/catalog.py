@@ -7,7 +7,6 @@ than the parent promises is a failure, never news.
 from __future__ import annotations
 
 import logging
-import sqlite3
 import time
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from tciafs.catalog.difference import Difference
 from tciafs.catalog.freshness import Age, Freshness
 from tciafs.catalog.rows import Node
 from tciafs.catalog.store import Found, Store
+from tciafs.database import Unwritable
 from tciafs.flights import Flight, Flights
 from tciafs.model import Collection, Instance, Kind, Patient, Record, Series, Study
 from tciafs.names import may_exist
@@ -161,7 +161,7 @@ class Catalog:
         if study is not None and await self._is_unconfirmed(study):
             try:
                 await self._flight(study).result(self._freshness.deadline)
-            except (ArchiveError, sqlite3.OperationalError) as exc:  # the latter: a full disk
+            except (ArchiveError, Unwritable) as exc:
                 logger.info("%s cannot be confirmed: %s", _title(study), exc)
                 self._no_renewal_before[study.inode] = time.time() + self._freshness.pause
         return await self._store.is_listed(series)

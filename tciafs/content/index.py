@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tciafs.content.blocks import DIGEST_BYTES, block_count, bytes_there, put_digest
-from tciafs.database import Damaged, Database, Lost, digest_of
+from tciafs.database import Damaged, Database, Lost, Unwritable, digest_of
 from tciafs.model import Instance
 
 logger = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class Index:
         """Record what may be lost: no reader fails because of a full disk or another's index."""
         try:
             await self._database.run(lambda db: db.executemany(query, rows))
-        except (sqlite3.DatabaseError, Lost) as exc:
+        except (sqlite3.DatabaseError, Unwritable, Lost) as exc:
             self.tell_unwritable("what was last used", exc)
 
 

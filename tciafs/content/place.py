@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +13,7 @@ import trio
 from tciafs.content.cache import Cache, Part
 from tciafs.content.index import Index, Stored, object_key
 from tciafs.content.limits import Limits
+from tciafs.database import Unwritable
 from tciafs.model import Instance
 
 _LARGEST_IN_MEMORY = 256 << 20
@@ -102,7 +102,7 @@ class Place:
         """Record a true object; one that cannot be recorded is not kept, and read all the same."""
         try:
             await self.index.put(stored)
-        except sqlite3.OperationalError as exc:
+        except Unwritable as exc:
             self.index.tell_unwritable(stored.key, exc)
             if stored.on_disk:
                 await trio.to_thread.run_sync(self.cache.remove, stored.key)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import md5
@@ -237,7 +236,7 @@ class Ranged:
                         await trio.to_thread.run_sync(self._file.write_block, number, block)
                         await self._record(number, block)
                     return
-                except (OSError, sqlite3.OperationalError) as exc:
+                except OSError as exc:
                     logger.warning("blocks of %s are not kept: %s", self.key, exc)
                     await self._drop()
             if self._beside is None:
@@ -293,7 +292,7 @@ class Ranged:
                 await trio.to_thread.run_sync(self._place.cache.commit, self._file, self.key)
                 await self._place.index.put(stored)
                 await self._place.index.drop_blocks([self.key])
-        except (OSError, sqlite3.OperationalError) as exc:
+        except OSError as exc:
             logger.warning("%s cannot be recorded, so it is not kept: %s", self.key, exc)
             await self._drop()
             return
