@@ -55,7 +55,7 @@ def answered(home: Path, answer: bytes, *arguments: str) -> tuple[int, str]:
             shown += os.read(master, 1000)
         os.write(master, answer)
         while True:
-            # Python's input() loses a signal that comes while it begins to wait: nothing happens, so press again.
+            # Python's input() loses a signal that comes while it begins to wait: press again.
             if answer == b"\x03" and not select.select([master], [], [], 2)[0]:
                 os.write(master, answer)
             try:
