@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import trio
 from stream_unzip import UnzipError, stream_unzip
@@ -45,16 +45,43 @@ class Zipped:
         """
         async with aclosing(_gathered(self.chunks)) as chunks:
             files = stream_unzip(_pulled(chunks), chunk_size=_INFLATE_BYTES)
-            async with aclosing(_in_thread(files)) as named:
-                async for name, _, content in named:
-                    async with aclosing(_in_thread(content)) as pieces:
-                        entry = Entry(name.decode("utf-8", "replace"), pieces)
+            async with aclosing(_in_thread(_pieces(files))) as pieces:
+                async for piece in pieces:
+                    async with aclosing(_of_one(piece, pieces)) as chunks:
+                        entry = Entry(piece.name.decode("utf-8", "replace"), chunks)
                         if entry.name == _DIGESTS:
-                            self._md5s = _digests(await _read(pieces))
+                            self._md5s = _digests(await _read(chunks))
                         elif entry.name.endswith(".dcm"):
                             yield entry
-                        async for _ in pieces:
+                        async for _ in chunks:
                             pass
+
+
+class _Piece(NamedTuple):
+    """A part of an entry; with the last one its CRC held."""
+
+    name: bytes
+    data: bytes
+    is_last: bool
+
+
+def _pieces(files: Iterable[tuple[bytes, int | None, Iterator[bytes]]]) -> Iterator[_Piece]:
+    """Yield the pieces of all entries: one for most, so that each costs one visit to a thread."""
+    for name, _, content in files:
+        following = next(content, b"")
+        is_last = False
+        while not is_last:
+            piece, following = following, next(content, b"")
+            is_last = not following
+            yield _Piece(name, piece, is_last)
+
+
+async def _of_one(piece: _Piece, following: AsyncGenerator[_Piece, None]) -> AsyncGenerator[bytes, None]:
+    """Yield what belongs to the same entry as `piece`, its first."""
+    yield piece.data
+    while not piece.is_last:
+        piece = await anext(following)
+        yield piece.data
 
 
 async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

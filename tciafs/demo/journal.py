@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_IMAGES = ("/getSingleImage", "/getImage", "/getImageWithMD5Hash")
 _REMEMBERED = 50_000  # a demonstration may run for days
 
 
@@ -24,13 +25,15 @@ class Journal:
 
     @contextmanager
     def request(self, endpoint: str, line: str) -> Iterator[Callable[[], None]]:
-        """Count a request as open until its answer is given up, or `end` is called; "*" is all endpoints.
+        """Count a request as open until its answer is given up, or `end` is called; "*" is all endpoints,
+        "images" those that send images.
 
         The end must be told before the client can know: its next request may be here at once.
         """
         self.counts[endpoint] += 1
         self.requests.append(line)
-        for name in (endpoint, "*"):
+        names = [endpoint, "*", *(["images"] if endpoint.endswith(_IMAGES) else [])]
+        for name in names:
             self._open[name] += 1
             self.high_water[name] = max(self.high_water.get(name, 0), self._open[name])
         is_open = [True]
@@ -38,7 +41,7 @@ class Journal:
         def end() -> None:
             if is_open:
                 is_open.clear()
-                for name in (endpoint, "*"):
+                for name in names:
                     self._open[name] -= 1
 
         try:

@@ -6,6 +6,7 @@ _STEP = 4  # readers beside each other open a little out of order
 _BEHIND = 64  # opens so far behind the front are those of a slower reader, or the same file once more
 _WHOLE_AFTER = 8
 _WIDEST = 32
+_WIDEST_BEFORE_WHOLE = 8  # keeps all transfers busy; a ZIP sends once more what came before it
 
 
 class Order:
@@ -26,7 +27,8 @@ class Order:
     @property
     def window(self) -> int:
         """Return how many instances after the front to fetch: 0, then 2 to 32 while opens go in order."""
-        return min(1 << (self._length - 1), _WIDEST) if self._length > 1 else 0
+        widest = _WIDEST if self.is_whole else _WIDEST_BEFORE_WHOLE
+        return min(1 << (self._length - 1), widest) if self._length > 1 else 0
 
     @property
     def is_whole(self) -> bool:
