@@ -70,7 +70,7 @@ def test_a_zip_is_worth_its_request_where_a_round_trip_costs_more_than_the_bytes
         near.note(0.001, 0.004, 500_000)
         near.note(9, 9, 12)  # what is so small tells nothing
     assert far.seconds(500_000) == pytest.approx(0.2)
-    assert far.zip_share(500_000, 6) == pytest.approx(0.4)
+    assert far.zip_share(500_000, 6) == pytest.approx(5 / 11)
     assert near.zip_share(500_000, 6) < 0.05
     assert far.zip_share(10_000, 6) > 0.9
 

@@ -52,6 +52,14 @@ class Source(Protocol):
         """Stream the bytes, once it is their turn."""
         ...
 
+    def is_hurried(self, instance: Instance) -> bool:
+        """Tell whether the MD5 is worth a question of its own, asked beside that for the bytes."""
+        ...
+
+    def note_came(self, instance: Instance, came: str) -> None:
+        """Take down the MD5 of the bytes that came."""
+        ...
+
     async def promised_md5(self, instance: Instance, came: str) -> str | None:
         """Return the archive's MD5 of what `came`, once somebody needs it; None where there is none."""
         ...
@@ -146,9 +154,19 @@ class Fetch:
 
     async def _receive(self, part: Part) -> str | None:
         """Write the object's bytes to `part`, and return the MD5 that the archive gives, asked meanwhile."""
-        if self._source:
-            await self._receive_bytes(part, self._source.open(self._instance))
-            return await self._source.promised_md5(self._instance, part.md5) if self._verify_md5 else None
+        source, instance = self._source, self._instance
+        opening = source.open(instance) if source else self._archive.open_instance(instance)
+        if source is None or source.is_hurried(instance):
+            promised_md5 = await self._receive_both(part, opening)
+            if source:
+                source.note_came(instance, part.md5)
+            return promised_md5
+        await self._receive_bytes(part, opening)
+        return await source.promised_md5(instance, part.md5) if self._verify_md5 else None
+
+    async def _receive_both(
+        self, part: Part, opening: AbstractAsyncContextManager[AsyncIterator[bytes]]
+    ) -> str | None:
         promised: list[str | None] = [None]
         failures: list[Exception] = []
 
@@ -162,7 +180,7 @@ class Fetch:
             if self._verify_md5:
                 nursery.start_soon(ask_md5)
             try:
-                await self._receive_bytes(part, self._archive.open_instance(self._instance))
+                await self._receive_bytes(part, opening)
             except (ArchiveError, OSError) as exc:
                 failures.insert(0, exc)
                 nursery.cancel_scope.cancel()

@@ -38,11 +38,21 @@ class Confirmation:
         self._waiting: dict[str, trio.Event] = {}
         self._came: dict[str, str] = {}
         self._told: dict[str, str] = {}
+        self._digests: list[str | None] = []  # of the series: one, once it was asked for
+
+    def is_hurried(self, instance: Instance) -> bool:
+        """Tell whether somebody is about to read the image, of which nothing is told yet."""
+        uid = instance.sop_instance_uid
+        return uid in self._hurried and uid not in self._told
+
+    def note_came(self, instance: Instance, came: str) -> None:
+        """Let the image, whose bytes have the MD5 `came`, count in the digest of its series."""
+        self._came[instance.sop_instance_uid] = came
 
     async def promised_md5(self, instance: Instance, came: str) -> str | None:
         """Return the archive's MD5 of an image whose bytes have `came`, once somebody needs it."""
         uid = instance.sop_instance_uid
-        self._came[uid] = came
+        self.note_came(instance, came)
         if uid not in self._hurried and uid not in self._doubtful and uid not in self._told:
             await self._wait(uid)
         if uid in self._told and uid not in self._doubtful:
@@ -77,18 +87,23 @@ class Confirmation:
         for uid in md5s:
             self._release(uid)
 
+    async def ask(self, series_instance_uid: str) -> None:
+        """Ask for the digest of the series, while the last images come, where it is worth a question."""
+        if len(self._waiting) > _FEW and not self._digests:
+            try:
+                self._digests.append(await self._archive.get_series_md5(series_instance_uid))
+            except ArchiveError:
+                self._digests.append(None)
+
     async def settle(self, series_instance_uid: str, known: Mapping[str, str], count: int) -> None:
-        """Ask once for all that came, `known` and waiting together; where that fails, each is asked for.
+        """Confirm at once all that came, `known` and waiting together; where that fails, each is asked for.
 
         `count` is that of the series' instances: the archive's digest is that of all of them.
         """
         came = {**known, **self._came}
-        if len(self._waiting) > _FEW and len(came) == count:
-            try:
-                told = await self._archive.get_series_md5(series_instance_uid)
-            except ArchiveError:
-                told = None
-            if told == series_md5(came.values()):
+        if len(came) == count:
+            await self.ask(series_instance_uid)
+            if series_md5(came.values()) in self._digests:
                 self._told.update(came)
         for uid in list(self._waiting):
             self._release(uid)

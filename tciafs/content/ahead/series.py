@@ -94,6 +94,14 @@ class Way:
             self.leave_lane()
         self._note_come()
 
+    def is_hurried(self, instance: Instance) -> bool:
+        """Tell whether somebody is about to read the image."""
+        return self._series.confirmation.is_hurried(instance)
+
+    def note_came(self, instance: Instance, came: str) -> None:
+        """Let the image count in the digest of its series."""
+        self._series.confirmation.note_came(instance, came)
+
     async def promised_md5(self, instance: Instance, came: str) -> str | None:
         """Return the archive's MD5 of the image, once somebody needs it."""
         return await self._series.confirmation.promised_md5(instance, came)
@@ -288,8 +296,10 @@ class SeriesFetch:
 
     async def _finish(self) -> None:
         """See the series through to its end: complete and verified, or with what is missing told."""
-        while self._coming:
-            await self._moved.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.confirmation.ask, self._uid)
+            while self._coming:
+                await self._moved.wait()
         await self.confirmation.settle(self._uid, await self._get_stored(), len(self._images))
         while self._unended:
             await self._moved.wait()
