@@ -96,12 +96,20 @@ class Content:
 
     async def of_series(self, series_instance_uid: str) -> dict[str, Stored]:
         """Return what is known of the objects of a series, by `object_key`."""
-        return await self.place.index.of_series(series_instance_uid)
+        known = await self.place.index.of_series(series_instance_uid)
+        for key, stored in known.items():  # who lists a series opens its files next
+            self._stored.setdefault(key, stored)
+        return known
 
     async def get(self, instance: Instance) -> Stored | None:
         """Return what is known of an object."""
-        key = object_key(instance)
-        return self._stored.get(key) or await self.place.index.get(key)
+        return await self._known(object_key(instance))
+
+    async def _known(self, key: str) -> Stored | None:
+        known = self._stored.get(key) or await self.place.index.get(key)
+        if known is not None:
+            self._stored.setdefault(key, known)
+        return known
 
     async def totals(self) -> tuple[int, int]:
         """Return the number of this archive's objects on disk and the sum of their bytes."""
@@ -152,7 +160,7 @@ class Content:
             raise
 
     async def _open_cached(self, key: str, instance: Instance, confirm: Confirm) -> WholeHandle | None:
-        known = self._stored.get(key) or await self.place.index.get(key)
+        known = await self._known(key)
         if known is None or not known.on_disk:
             return None
         fd = self.place.cache.open(key, known.size)
