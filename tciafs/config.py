@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from tciafs.names import Layout
 from tciafs.selection import Selection
@@ -17,6 +17,8 @@ PROFILES = {
     "nlst": "https://nlst.cancerimagingarchive.net/nbia-api/services",
 }
 
+
+NOWHERE = Path("/dev/null")  # the mount point of a command that mounts nothing
 
 VERIFY = ("md5", "size")
 SIZES = ("estimate", "exact")
@@ -47,6 +49,8 @@ class Config:
     patient: tuple[str, ...] = ()
     modality: tuple[str, ...] = ()
     body_part: tuple[str, ...] = ()
+    manifest: Path | None = None
+    shared_cart: str | None = None
     layout: Layout = Layout.DESCRIPTIVE
     cache_size: int = 20 << 30
     keep_free: float = 10.0
@@ -97,6 +101,11 @@ class Config:
                     raise WrongSetting(name, f"{flag} {value!r}: takes a name as the archive spells it")
                 if name in ("modality", "body_part") and not _CODE.fullmatch(value):
                     raise WrongSetting(name, f"{flag} {value!r}: takes a code like CT or CHEST")
+        cart = self.shared_cart
+        if cart is not None and not (cart_name(cart) and cart.isprintable()):
+            raise WrongSetting(
+                "shared_cart", f"--shared-cart {cart!r}: takes a name like nbia-123, or its link"
+            )
 
     def _check_numbers(self) -> None:
         for name in ("deadline_metadata", "deadline_bytes"):
@@ -138,8 +147,9 @@ class Config:
 
     @property
     def selection(self) -> Selection:
-        """Return which part of the archive is shown."""
-        return Selection(self.collection, self.patient, self.modality, self.body_part)
+        """Return which part of the archive is shown, as far as it takes no look at the manifest."""
+        cart = None if self.shared_cart is None else cart_name(self.shared_cart)
+        return Selection(self.collection, self.patient, self.modality, self.body_part, shared_cart=cart)
 
     @property
     def archive_name(self) -> str:
@@ -169,6 +179,12 @@ class Config:
 def without_password(address: str) -> str:
     """Return an address as it may be shown; what is no address is returned as it is."""
     return re.sub(r"^([a-z]+://[^/@]*?):[^/]*@", r"\1@", address, count=1, flags=re.IGNORECASE)
+
+
+def cart_name(text: str) -> str:
+    """Return the name of a shared cart, which may be given as the link to it; "" where that has none."""
+    link = re.fullmatch(r"https?://[^?#]*\?([^#]*)(?:#.*)?", text.strip(), re.IGNORECASE)
+    return parse_qs(link[1]).get("saved-cart", [""])[0] if link else text.strip()
 
 
 def is_base_address(text: str) -> bool:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tciafs.model import Series
 
 NOT_SPECIFIED = "NOT SPECIFIED"  # NBIA's word for a series without a body part
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Series by their UIDs; `name` is where they were listed."""
+
+    name: str
+    uids: frozenset[str]
+
+    @property
+    def digest(self) -> str:
+        """Return what stands for the series, wherever they were listed."""
+        return hashlib.sha256(",".join(sorted(self.uids)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +36,8 @@ class Selection:
     patients: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     body_parts: tuple[str, ...] = ()
+    manifest: Manifest | None = None
+    shared_cart: str | None = None
 
     def __post_init__(self) -> None:
         for name, values in (
@@ -34,12 +50,17 @@ class Selection:
 
     def __bool__(self) -> bool:
         """Tell whether anything is left out."""
-        return any((self.collections, self.patients, self.modalities, self.body_parts))
+        return any((self.collections, self.patients, self.concerns_series))
+
+    @property
+    def is_listed(self) -> bool:
+        """Tell whether series are selected by a list of them."""
+        return self.manifest is not None or self.shared_cart is not None
 
     @property
     def concerns_series(self) -> bool:
         """Tell whether only the series can say what is selected."""
-        return bool(self.modalities or self.body_parts)
+        return bool(self.modalities or self.body_parts or self.is_listed)
 
     def within(self, *collections: str) -> Selection:
         """Return the same selection of these collections alone, of all where there is none."""
@@ -55,8 +76,12 @@ class Selection:
 
     def has_series(self, series: Series) -> bool:
         """Tell whether the series has one of the modalities and one of the body parts."""
-        return (not self.modalities or code(series.modality or "") in self.modalities) and (
-            not self.body_parts or (code(series.body_part or "") or NOT_SPECIFIED) in self.body_parts
+        return self.has_codes(series.modality, series.body_part)
+
+    def has_codes(self, modality: str | None, body_part: str | None) -> bool:
+        """Tell whether these are one of the modalities and one of the body parts."""
+        return (not self.modalities or code(modality or "") in self.modalities) and (
+            not self.body_parts or (code(body_part or "") or NOT_SPECIFIED) in self.body_parts
         )
 
     def as_dict(self) -> dict[str, list[str]]:
@@ -66,6 +91,8 @@ class Selection:
             "patient": self.patients,
             "modality": self.modalities,
             "body_part": self.body_parts,
+            "manifest": (self.manifest.name,) if self.manifest else (),
+            "shared_cart": (self.shared_cart,) if self.shared_cart else (),
         }
         return {name: list(chosen) for name, chosen in values.items() if chosen}
 

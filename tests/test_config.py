@@ -126,3 +126,22 @@ def test_an_archive_that_is_neither_known_nor_an_address_is_refused(archive):
     with pytest.raises(WrongSetting) as caught:
         config(archive=archive)
     assert str(caught.value) == f"--archive {archive!r}: {KNOWN}"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "nbia-12",
+        " nbia-12 ",
+        "https://h/nbia-search/?saved-cart=nbia-12",
+        "http://[?a=b&saved-cart=nbia-12#x",
+    ],
+)
+def test_a_cart_has_a_name_or_a_link(given):
+    assert config(shared_cart=given).selection.shared_cart == "nbia-12"
+
+
+@pytest.mark.parametrize("given", ["", " ", "a\nb", "https://h/nbia-search/?saved-cart=", "https://h/?x=y"])
+def test_a_cart_without_a_name_is_refused(given):
+    with pytest.raises(WrongSetting, match="takes a name like nbia-123, or its link"):
+        config(shared_cart=given)

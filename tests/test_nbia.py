@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter, defaultdict
 from datetime import date, datetime
+from typing import Any
 
 import httpx
 import pydicom
@@ -626,7 +627,8 @@ async def test_collections_and_patients_are_found_by_their_series(nbia, files):
                 for collection, header, _ in files
                 if (text(header, keyword) or "NOT SPECIFIED").upper() == value.upper()
             ]
-            selection = Selection(**{kind: (value.lower(),)})
+            chosen: dict[str, Any] = {kind: (value.lower(),)}
+            selection = Selection(**chosen)
             found = await nbia.find_collections(selection)
             assert set(found) == {Collection(name) for name, _ in having}, value
             assert set(await nbia.find_patients(selection)) == {Patient(*each) for each in having}, value

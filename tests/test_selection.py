@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,7 +34,8 @@ def test_selections_of_the_same_values_ask_the_same(values, random):
     other = [*values, *values[:1]]
     random.shuffle(other)
     for kind in ("collections", "patients", "modalities", "body_parts"):
-        one, two = Selection(**{kind: tuple(values)}), Selection(**{kind: tuple(other)})
+        chosen: list[dict[str, Any]] = [{kind: tuple(values)}, {kind: tuple(other)}]
+        one, two = (Selection(**each) for each in chosen)
         assert one == two
         assert Search(Level.PATIENTS, one).question == Search(Level.PATIENTS, two).question
         assert bool(one) == bool(values)
@@ -50,7 +53,8 @@ def test_names_are_compared_as_the_archive_spells_them():
 
 
 def test_another_kind_or_level_is_another_question():
-    kinds = ({"collections": ("a",)}, {"patients": ("a",)}, {"modalities": ("a",)}, {"body_parts": ("a",)})
+    names = ("collections", "patients", "modalities", "body_parts")
+    kinds: list[dict[str, Any]] = [{name: ("a",)} for name in names]
     questions = {Search(level, Selection(**kind)).question for kind in kinds for level in Level}
     assert len(questions) == len(kinds) * len(Level)
 

@@ -92,6 +92,14 @@ def test_the_nearest_source_wins(file: Path, monkeypatch: pytest.MonkeyPatch):
     assert (made.cache_size, made.keep_free, made.deadline_bytes, made.allow_other) == (1 << 30, 2, 3, False)
 
 
+def test_a_path_in_the_file_begins_there(file: Path, home: Path):
+    file.write_text('manifest = "lists/mine.tcia"\n')
+    assert config().manifest == file.parent / "lists" / "mine.tcia"
+    assert config(manifest=Path("/x.tcia")).manifest == Path("/x.tcia")
+    file.write_text('manifest = "~/mine.tcia"\n')
+    assert config().manifest == home / "mine.tcia"
+
+
 def test_every_setting_can_stand_in_the_file_and_in_the_environment(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -101,6 +109,8 @@ def test_every_setting_can_stand_in_the_file_and_in_the_environment(
         "patient": "7",
         "modality": "CT",
         "body_part": "CHEST",
+        "manifest": str(tmp_path / "m.tcia"),
+        "shared_cart": "nbia-1",
         "layout": "uid",
         "cache_dir": str(tmp_path / "c"),
         "cache_size": "1M",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -127,6 +127,14 @@ class Archive(Protocol):
 
     async def find_patients(self, selection: Selection) -> list[Patient]:
         """Return the patients that are selected, and where series are, have such a one; perhaps none."""
+        ...
+
+    async def find_series(self, uids: Iterable[str]) -> list[Series]:
+        """Return those of the series that the archive has; perhaps none."""
+        ...
+
+    async def get_cart(self, name: str) -> list[Series]:
+        """Return the series of a shared cart; none where there is no such cart."""
         ...
 
     async def get_modalities(self) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
@@ -22,8 +22,10 @@ from tciafs.archives.base import (
 )
 from tciafs.archives.bulk import open_records
 from tciafs.archives.capabilities import Capabilities
+from tciafs.archives.criteria import count_patients, get_manufacturers, get_species, search
 from tciafs.archives.drilldown import GUEST, DrillDown, Listed
 from tciafs.archives.http import Http
+from tciafs.archives.listed import find_series, get_cart
 from tciafs.archives.search import (
     find_collections,
     find_named_patients,
@@ -49,6 +51,7 @@ from tciafs.archives.wire import (
     terms_of,
 )
 from tciafs.archives.zipped import Zipped
+from tciafs.criteria import Criteria
 from tciafs.model import Collection, Description, Instance, Patient, Series, Study, Terms
 from tciafs.selection import Selection
 
@@ -167,6 +170,14 @@ class NBIA:
         find = find_named_patients if selection.patients else find_patients
         return await find(self.http, selection)
 
+    async def find_series(self, uids: Iterable[str]) -> list[Series]:
+        """Return those of the series that the archive has (v4/getSeriesMetadata, else getSeries)."""
+        return await find_series(self.http, self._capabilities, uids)
+
+    async def get_cart(self, name: str) -> list[Series]:
+        """Return the series of a shared cart (v1/getContentsByName: v4 has no such endpoint)."""
+        return await get_cart(self.http, name)
+
     async def get_modalities(self) -> list[str]:
         """Return all modalities (v4/getModalityValues)."""
         return await get_values(self.http, "v4/getModalityValues")
@@ -174,6 +185,22 @@ class NBIA:
     async def get_body_parts(self) -> list[str]:
         """Return all body parts (v4/getBodyPartValues)."""
         return await get_values(self.http, "v4/getBodyPartValues")
+
+    async def search(self, criteria: Criteria) -> list[Series]:
+        """Return the series that match, with their sizes (v4/getSimpleSearch, then getCartData)."""
+        return await search(self.http, criteria)
+
+    async def count_patients(self) -> dict[str, int]:
+        """Return how many patients each collection has (v4/getCollectionValuesAndCounts)."""
+        return await count_patients(self.http)
+
+    async def get_manufacturers(self) -> list[str]:
+        """Return all manufacturers (v4/getManufacturerValues)."""
+        return await get_manufacturers(self.http)
+
+    async def get_species(self) -> list[str]:
+        """Return all species by name (v4/getSpeciesTax)."""
+        return sorted(await get_species(self.http))
 
     def open_instance(
         self, instance: Instance, span: range | None = None

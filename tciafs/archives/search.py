@@ -6,6 +6,8 @@ parameter of the lists.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tciafs.archives.base import BadAnswer
 from tciafs.archives.http import Form, Http
 from tciafs.archives.values import text
@@ -34,7 +36,7 @@ _KINDS = {
 }
 
 
-def form_of(criteria: list[tuple[str, str]], start: int, size: int) -> Form:
+def form_of(criteria: Sequence[tuple[str, str]], start: int, size: int) -> Form:
     """Return the form of a search: values of one kind are alternatives, kinds must all hold."""
     fields: list[tuple[str, str]] = []
     for number, (kind, value) in enumerate(criteria):
@@ -45,7 +47,7 @@ def form_of(criteria: list[tuple[str, str]], start: int, size: int) -> Form:
 
 async def find_collections(http: Http, selection: Selection) -> list[Collection]:
     """Return the collections with a series that is selected, from the summary of one page."""
-    answer = await _page(http, selection, 0, 1)
+    answer = await _page(http, criteria_of(selection), 0, 1)
     names = {text(row.value) for row in answer.collections}
     if answer.total_patients and not names - {None}:
         raise BadAnswer(f"{SEARCH}: patients were found, but in no collection")
@@ -54,17 +56,23 @@ async def find_collections(http: Http, selection: Selection) -> list[Collection]
 
 async def find_patients(http: Http, selection: Selection) -> list[Patient]:
     """Return the patients with a series that is selected, page by page, all or an error."""
+    found = await find_all(http, criteria_of(selection))
+    patients = distinct(_patient(row) for row in found)
+    return [patient for patient in patients if selection.has_collection(patient.collection)]
+
+
+async def find_all(http: Http, criteria: Sequence[tuple[str, str]], more: Form = ()) -> list[PatientKeys]:
+    """Return all that a search finds, page by page, or an error; `more` are fields of the form."""
     found: list[PatientKeys] = []
     while True:
-        answer = await _page(http, selection, len(found), _PAGE)
+        answer = await _page(http, criteria, len(found), _PAGE, more)
         found += answer.result_set
         if len(found) >= (answer.total_patients or 0) or not answer.result_set:
             break
     count = len({(row.id, row.project, row.subject_id) for row in found})  # pages may overlap
     if count != answer.total_patients:
         raise BadAnswer(f"{SEARCH}: {count} patients came instead of {answer.total_patients}")
-    patients = distinct(_patient(row) for row in found)
-    return [patient for patient in patients if selection.has_collection(patient.collection)]
+    return found
 
 
 async def find_named_patients(http: Http, selection: Selection) -> list[Patient]:
@@ -83,14 +91,20 @@ async def get_values(http: Http, endpoint: str) -> list[str]:
     return sorted(value for value in values if value)
 
 
-async def _page(http: Http, selection: Selection, start: int, size: int) -> SearchAnswer:
-    criteria = [
+def criteria_of(selection: Selection) -> list[tuple[str, str]]:
+    """Return what the search is asked for a selection's collections and codes."""
+    return [
         (kind, value)
         for values, kinds in _KINDS.items()
         for kind in kinds
         for value in getattr(selection, values)
     ]
-    answer = await http.post_json(SEARCH, form_of(criteria, start, size), SearchAnswer)
+
+
+async def _page(
+    http: Http, criteria: Sequence[tuple[str, str]], start: int, size: int, more: Form = ()
+) -> SearchAnswer:
+    answer = await http.post_json(SEARCH, [*form_of(criteria, start, size), *more], SearchAnswer)
     if answer is None or answer.total_patients is None:
         raise BadAnswer(f"{SEARCH}: no number of patients came")  # what is empty is said in so many words
     return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tciafs.model import Kind
@@ -31,3 +32,8 @@ class Age:
 
     listed_at: float
     expires_in: float
+
+    @classmethod
+    def of_all(cls, ages: Sequence[Age]) -> Age:
+        """Return the age of what several listings tell together: it expires with the first."""
+        return cls(max(age.listed_at for age in ages), min(age.expires_in for age in ages))

@@ -17,7 +17,7 @@ from tciafs.selection import Selection, code
 
 logger = logging.getLogger(__name__)
 
-_COLLECTIONS_LOOKED_AT = 3  # for PatientIDs like one that is nowhere
+COLLECTIONS_LOOKED_AT = 3  # for PatientIDs like one that is nowhere
 _SHOWN = 3
 
 
@@ -49,30 +49,32 @@ class Hints:
 
     async def _tell_empty(self, collections: Sequence[str]) -> None:
         try:
-            causes = "; ".join(await self._causes(collections[:_COLLECTIONS_LOOKED_AT]))
+            why = "; ".join(await causes(self._archive, self._selection, collections[:COLLECTIONS_LOOKED_AT]))
         except ArchiveError:
-            causes = ""
-        logger.warning(
-            "nothing matches %s, so the drive is empty%s", self._selection, causes and f": {causes}"
-        )
-
-    async def _causes(self, collections: Sequence[str]) -> list[str]:
-        """Say of each value that no series or patient has, how others are spelled."""
-        selection = self._selection
-        causes: list[str] = []
-        if selection.modalities:
-            known = map(code, await self._archive.get_modalities())
-            causes += await _missing("modality", selection.modalities, set(known))
-        if selection.body_parts:
-            known = map(code, await self._archive.get_body_parts())
-            causes += await _missing("body part", selection.body_parts, set(known))
-        if selection.patients and collections:
-            patients = [one for name in collections for one in await self._archive.get_patients(name)]
-            causes += await _missing("patient", selection.patients, {one.patient_id for one in patients})
-        return causes
+            why = ""
+        logger.warning("nothing matches %s, so the drive is empty%s", self._selection, why and f": {why}")
 
 
-async def _missing(what: str, wanted: Sequence[str], known: Collection[str]) -> list[str]:
+async def causes(archive: Archive, selection: Selection, collections: Sequence[str]) -> list[str]:
+    """Say of each value that no series or patient has, how others are spelled.
+
+    Patients are looked for in `collections`, which are listed for this.
+    """
+    found: list[str] = []
+    if selection.modalities:
+        known = map(code, await archive.get_modalities())
+        found += await missed("modality", selection.modalities, set(known))
+    if selection.body_parts:
+        known = map(code, await archive.get_body_parts())
+        found += await missed("body part", selection.body_parts, set(known))
+    if selection.patients and collections:
+        patients = [one for name in collections for one in await archive.get_patients(name)]
+        found += await missed("patient", selection.patients, {one.patient_id for one in patients})
+    return found
+
+
+async def missed(what: str, wanted: Sequence[str], known: Collection[str]) -> list[str]:
+    """Say of each wanted value that is not known, how others are spelled."""
     missing = [value for value in wanted if value not in known]
     # In a thread, since a collection may have 26,000 patients.
     also = [await trio.to_thread.run_sync(_spelled_like, value, known) for value in missing]

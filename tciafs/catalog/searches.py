@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+from typing import Protocol
 
 import msgspec
 import trio
@@ -17,8 +20,21 @@ from tciafs.archives.base import Archive
 from tciafs.catalog.freshness import Age, Freshness
 from tciafs.catalog.store import Keys, Store
 from tciafs.flights import Flight, Flights
-from tciafs.model import Kind, key_of
+from tciafs.model import Collection, Kind, Patient, Record, Series, key_of
 from tciafs.selection import Selection
+
+
+class Question(Hashable, Protocol):
+    """What can be searched for; as a text, it is told to people."""
+
+    @property
+    def question(self) -> str:
+        """Return the search as one text, the same for all who ask the same."""
+        ...
+
+    async def ask(self, archive: Archive) -> Keys:
+        """Return the keys of what an archive finds."""
+        ...
 
 
 class Level(StrEnum):
@@ -26,6 +42,11 @@ class Level(StrEnum):
 
     COLLECTIONS = "collections"
     PATIENTS = "patients"
+
+    @property
+    def kind(self) -> Kind:
+        """Return the kind of the records that are found."""
+        return Kind.COLLECTION if self is Level.COLLECTIONS else Kind.PATIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +59,19 @@ class Search:
     @property
     def question(self) -> str:
         """Return the search as one text, the same for all who ask the same."""
-        return msgspec.json.encode(self).decode()
+        chosen = self.selection
+        values = (chosen.collections, chosen.patients, chosen.modalities, chosen.body_parts)
+        return msgspec.json.encode((self.level, *values)).decode()
+
+    def __str__(self) -> str:
+        """Return what is searched for."""
+        return f"the search for {self.level} with {self.selection}"
+
+    async def ask(self, archive: Archive) -> Keys:
+        """Return the keys of what is not empty."""
+        if self.level is Level.COLLECTIONS:
+            return frozenset(map(key_of, await archive.find_collections(self.selection)))
+        return frozenset(map(key_of, await archive.find_patients(self.selection)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +82,36 @@ class Result:
     age: Age
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What was found, by level of the tree; None of a level that was not searched."""
+
+    collections: frozenset[str] | None = None
+    patients: frozenset[tuple[str, ...]] | None = None
+    series: frozenset[str] | None = None
+
+    def has(self, record: Record | None) -> bool:
+        """Tell whether a record was found, or its kind not searched."""
+        match record:
+            case Collection(name):
+                return self.collections is None or name in self.collections
+            case Patient(collection, patient_id):
+                return self.patients is None or (collection, patient_id) in self.patients
+            case Series():
+                return self.series is None or record.series_instance_uid in self.series
+        return True
+
+
+@lru_cache(maxsize=100)
+def view_of(keys: Keys, kind: Kind) -> View:
+    """Return what the keys of records of one kind say of that level and of those above."""
+    return View(
+        frozenset(key[1] for key in keys),
+        frozenset(key[1:3] for key in keys) if kind >= Kind.PATIENT else None,
+        frozenset(key[4] for key in keys) if kind >= Kind.SERIES else None,
+    )
+
+
 class Searches:
     """What an archive's searches found: shared on disk by all mounts that ask the same."""
 
@@ -57,14 +120,14 @@ class Searches:
         self._store = store
         self._freshness = freshness
         self._flights: Flights[None] = Flights(nursery)
-        self._found: dict[Search, tuple[float, Keys]] = {}
-        self._not_before: dict[Search, float] = {}
+        self._found: dict[Question, tuple[float, Keys]] = {}
+        self._not_before: dict[Question, float] = {}
 
     def close(self) -> None:
         """Give up every search under way."""
         self._flights.close()
 
-    async def find(self, search: Search, kind: Kind, deadline: float = math.inf) -> Result:
+    async def find(self, search: Question, kind: Kind, deadline: float = math.inf) -> Result:
         """Return what a search for the entries of a directory of `kind` found last.
 
         Raise `ArchiveError` only where nothing was ever found out by `deadline`. What is older than such a
@@ -84,14 +147,17 @@ class Searches:
             self._flight(search)
         return Result(keys, Age(asked_at, expires_in))
 
-    def _flight(self, search: Search) -> Flight[None]:
-        """Return the request for what the search finds, begun where none is under way."""
-        what = f"the search for {search.level} with {search.selection}"
-        return self._flights.join(search, what, lambda _: self._make(search))
+    async def ask_anew(self, search: Question) -> None:
+        """Make a search again, whatever the age of what it found; raise `ArchiveError` where that fails."""
+        await self._flight(search).result(self._freshness.deadline)
 
-    async def _make(self, search: Search) -> None:
+    def _flight(self, search: Question) -> Flight[None]:
+        """Return the request for what the search finds, begun where none is under way."""
+        return self._flights.join(search, str(search), lambda _: self._make(search))
+
+    async def _make(self, search: Question) -> None:
         try:
-            keys = await self._ask(search)
+            keys = await search.ask(self._archive)
             found = time.time(), keys
             await self._store.put_found(search.question, *found)
         except Exception:  # a full disk is no reason to ask at every look, either
@@ -99,8 +165,3 @@ class Searches:
             raise
         self._found[search] = found
         self._not_before.pop(search, None)
-
-    async def _ask(self, search: Search) -> Keys:
-        if search.level is Level.COLLECTIONS:
-            return frozenset(map(key_of, await self._archive.find_collections(search.selection)))
-        return frozenset(map(key_of, await self._archive.find_patients(search.selection)))

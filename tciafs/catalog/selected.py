@@ -6,6 +6,7 @@ listing cannot tell which of its directories would be empty, the archive is sear
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import trio
@@ -13,13 +14,17 @@ import trio
 from tciafs.archives.base import Archive, Overdue
 from tciafs.catalog.catalog import Catalog, OnChange, pass_over
 from tciafs.catalog.crawl import NEVER
+from tciafs.catalog.difference import Difference
 from tciafs.catalog.freshness import Age, Freshness
 from tciafs.catalog.hints import Hints
-from tciafs.catalog.rows import Node
-from tciafs.catalog.searches import Level, Search, Searches
-from tciafs.catalog.store import Found, Keys, Store
-from tciafs.model import Collection, Kind, Patient, Series, key_of
+from tciafs.catalog.listed import Listed
+from tciafs.catalog.rows import ROOT, Node
+from tciafs.catalog.searches import Level, Search, Searches, View, view_of
+from tciafs.catalog.store import Found, Store
+from tciafs.model import Collection, Kind, Patient, Series
 from tciafs.selection import Selection
+
+_FEW_SERIES = 500
 
 
 class SelectedCatalog(Catalog):
@@ -34,18 +39,22 @@ class SelectedCatalog(Catalog):
         freshness: Freshness | None = None,
         on_change: OnChange = pass_over,
     ) -> None:
-        # A few patients are no walk through their collection.
-        thresholds = NEVER if selection.patients else None
+        thresholds = NEVER if _is_of_few_patients(selection) else None
         super().__init__(archive, store, nursery, freshness, on_change, thresholds)
         self._selection = selection
         self._searches = Searches(archive, store, nursery, self._freshness)
         self._hints = Hints(archive, nursery, selection)
+        self.listed: Listed | None = None
+        if selection.is_listed:
+            self.listed = Listed(selection, self._searches, nursery, self._note_all_changed)
 
     def close(self) -> None:
         """Give up every request under way."""
         super().close()
         self._searches.close()
         self._hints.close()
+        if self.listed:
+            self.listed.close()
 
     async def age(self, node: Node) -> Age:
         """Return the age of what tells the directory's entries: its listing, a search, series of studies.
@@ -53,13 +62,23 @@ class SelectedCatalog(Catalog):
         It was made when the newest of these was, and expires with the first; each is renewed on its own.
         """
         deadline = trio.current_time() + self._freshness.deadline
-        age = await super().age(node)
-        if search := self._search(node):
-            result = await self._searches.find(search, node.kind, deadline)
-            return _of_all([age, result.age])
+        ages = [await super().age(node)]
+        if found := await self._found(node, deadline):
+            ages.append(found[1])
         if isinstance(node.record, Patient) and self._selection.concerns_series:
-            return _of_all([age, *await self._ages_of_series(node, node.record, deadline)])
-        return age
+            ages += await self._ages_of_series(node, node.record, deadline)
+        return Age.of_all(ages)
+
+    async def ask_anew(self, node: Node) -> None:
+        """Renew the listing of a directory; with that of the root, what is known of listed series."""
+        await super().ask_anew(node)
+        if node.kind is Kind.ROOT and self.listed:
+            await self.listed.ask_anew()
+
+    async def _note_all_changed(self) -> None:
+        """Let whoever remembers anything ask again: all that is below the root goes with its names."""
+        gone = dict(await super().entries(ROOT))
+        self._on_change(ROOT.inode, Difference({}, {}, gone))
 
     async def entries(self, node: Node) -> list[tuple[str, Node]]:
         """Return the names and nodes of what is selected in a directory, in the order of names."""
@@ -67,7 +86,7 @@ class SelectedCatalog(Catalog):
         shown = await self._shown(node, [child for _, child in entries])
         if node.kind is Kind.ROOT:
             names = [child.record.name for _, child in entries if isinstance(child.record, Collection)]
-            self._hints.tell(names, is_empty=not shown)
+            self._hints.tell(names, is_empty=not shown and (not self.listed or self.listed.is_any_found))
         return [entry for entry in entries if entry[1].inode in shown]
 
     async def child(self, node: Node, name: str) -> tuple[Found | None, float]:
@@ -81,10 +100,19 @@ class SelectedCatalog(Catalog):
         """Return the inode numbers of those children of a directory that are selected."""
         if node.kind is Kind.PATIENT and self._selection.concerns_series:
             return {study.inode for study in children if await self._has_selected_series(study)}
+        found = await self._found(node)
+        view = found[0] if found else View()
+        return {child.inode for child in children if self._is_selected(child) and view.has(child.record)}
+
+    async def _found(self, node: Node, deadline: float = math.inf) -> tuple[View, Age] | None:
+        """Return what was found of a directory's entries and below, and when, where it takes a search."""
+        if self.listed and node.kind < Kind.SERIES:
+            return await self.listed.find(deadline)
         search = self._search(node)
-        keys = (await self._searches.find(search, node.kind)).keys if search else None
-        names = None if keys is None else {key[1] for key in keys}
-        return {child.inode for child in children if self._is_selected(child, keys, names)}
+        if search is None:
+            return None
+        result = await self._searches.find(search, node.kind, deadline)
+        return view_of(result.keys, search.level.kind), result.age
 
     async def _ages_of_series(self, node: Node, patient: Patient, deadline: float) -> list[Age]:
         """Return the ages of what is listed of a patient's studies, which come with one request."""
@@ -100,19 +128,18 @@ class SelectedCatalog(Catalog):
 
     def _is_worth_asking(self, series: Series) -> bool:
         """Leave out the series that are not selected: thousands of images may be those of another kind."""
-        return self._selection.has_series(series)
+        return self._selection.has_series(series) and (self.listed is None or self.listed.has(series))
 
     async def _has_selected_series(self, study: Node) -> bool:
-        return any(self._is_selected(series) for _, series in await super().entries(study))
+        return bool(await self._shown(study, [series for _, series in await super().entries(study)]))
 
-    def _is_selected(self, node: Node, keys: Keys | None = None, names: set[str] | None = None) -> bool:
-        """Tell whether the record is selected, and found where its kind was searched."""
+    def _is_selected(self, node: Node) -> bool:
+        """Tell whether the record is one of those that were named, or has one of the codes."""
         match node.record:
             case Collection(name):
-                return self._selection.has_collection(name) and (names is None or name in names)
-            case Patient() as patient:
-                is_found = keys is None or key_of(patient) in keys
-                return self._selection.has_patient(patient.patient_id) and is_found
+                return self._selection.has_collection(name)
+            case Patient(_, patient_id):
+                return self._selection.has_patient(patient_id)
             case Series() as series:
                 return self._selection.has_series(series)
         return True
@@ -130,5 +157,7 @@ class SelectedCatalog(Catalog):
         return None
 
 
-def _of_all(ages: Sequence[Age]) -> Age:
-    return Age(max(age.listed_at for age in ages), min(age.expires_in for age in ages))
+def _is_of_few_patients(selection: Selection) -> bool:
+    """Tell whether who walks through the selection still is no walk through its collections."""
+    is_short = selection.manifest is not None and len(selection.manifest.uids) < _FEW_SERIES
+    return bool(is_short or selection.patients or selection.shared_cart)  # which is put together by hand

@@ -14,6 +14,7 @@ from tciafs.cli.doctor import doctor
 from tciafs.cli.manifest import manifest
 from tciafs.cli.mount import mount
 from tciafs.cli.refresh import refresh
+from tciafs.cli.search import search
 from tciafs.cli.status import status
 from tciafs.cli.umount import umount
 
@@ -29,5 +30,5 @@ def main(verbose: int) -> None:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # one line a request
 
 
-for command in (mount, umount, status, refresh, cache, doctor, cite, manifest, demo):
+for command in (mount, umount, status, refresh, search, cache, doctor, cite, manifest, demo):
     main.add_command(command)

@@ -13,7 +13,7 @@ import click
 from tciafs.cli.daemon import start
 from tciafs.cli.failure import Failure
 from tciafs.cli.policy import require
-from tciafs.cli.settings import options
+from tciafs.cli.settings import config_option, options
 from tciafs.cli.sources import Sources
 from tciafs.config import Config
 
@@ -32,13 +32,7 @@ class Mount(click.Command):
 @click.command(cls=Mount)
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @options
-@click.option(
-    "--config",
-    "file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Read settings from here.  [default: ~/.config/tciafs/config.toml, if it is there]",
-)
+@config_option
 @click.option(
     "--daemon", is_flag=True, help="Return when the drive is there; its log is in ~/.local/state/tciafs/log."
 )

@@ -48,11 +48,11 @@ class ByteSize(click.ParamType[int]):
         return int(size)
 
 
-class Directory(click.Path):
-    """A directory that may be made later; `~` is the user's own."""
+class Place(click.Path):
+    """A path of what may not be there yet; `~` is the user's own."""
 
-    def __init__(self) -> None:
-        super().__init__(path_type=Path, file_okay=False)
+    def __init__(self, **kinds: bool) -> None:
+        super().__init__(path_type=Path, **kinds)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return its absolute path."""
@@ -116,10 +116,12 @@ NUMBER = Kind(click.INT, (int,), "a whole number")
 SWITCH = Kind(click.BOOL, (bool,), "true or false")
 SIZE = Kind(ByteSize(), (int, str), 'a whole number of bytes or a size like "500M" or "20G"')
 PERMISSIONS = Kind(Umask(), (str,), 'an octal number in quotes, like "022"')
-DIRECTORY = Kind(Directory(), (str,), "the path of a directory")
+DIRECTORY = Kind(Place(file_okay=False), (str,), "the path of a directory")
+FILE = Kind(Place(dir_okay=False), (str,), "the path of a file", "FILE")
 LAYOUT = Kind(LayoutName(), (str,), " or ".join(f'"{layout}"' for layout in Layout))
 NAMES = Kind(Several(), (str, list), "a name, or a list of names", "NAME")
 ARCHIVE = text(f"{', '.join(PROFILES)}, a name from [archives.NAME] or an address", "NAME|URL")
+CART = text("a name like nbia-123, or its link", "NAME")
 ADDRESS = text("an address like http://host:3128", "URL")
 
 
@@ -188,6 +190,13 @@ SETTINGS = (
     ),
     Setting("modality", NAMES, "Show series of this modality, like CT or RTSTRUCT; repeatable.", "all"),
     Setting("body_part", NAMES, "Show series of this BodyPartExamined, like CHEST; repeatable.", "all"),
+    Setting(
+        "manifest",
+        FILE,
+        "Show the series of this .tcia manifest, or of a CSV or TSV with a SeriesInstanceUID column.",
+        "none",
+    ),
+    Setting("shared_cart", CART, "Show the series of the shared cart of this name, or at this link.", "none"),
     Setting("layout", LAYOUT, "How studies, series and files are named."),
     Setting("cache_dir", DIRECTORY, "Where listings and images are kept.", "~/.cache/tciafs"),
     Setting(
@@ -237,6 +246,24 @@ SETTINGS = (
 
 def options(command: F) -> F:
     """Give a command one option a setting."""
-    for setting in reversed(SETTINGS):
-        command = setting.option()(command)
-    return command
+    return some_options(*(setting.name for setting in SETTINGS))(command)
+
+
+def some_options(*names: str) -> Callable[[F], F]:
+    """Give a command the options of some settings."""
+
+    def give(command: F) -> F:
+        for setting in reversed([setting for setting in SETTINGS if setting.name in names]):
+            command = setting.option()(command)
+        return command
+
+    return give
+
+
+config_option = click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read settings from here.  [default: ~/.config/tciafs/config.toml, if it is there]",
+)

@@ -17,7 +17,7 @@ import click
 import platformdirs
 
 from tciafs.cli.failure import Failure
-from tciafs.cli.settings import DIRECTORY, SETTINGS, Setting
+from tciafs.cli.settings import DIRECTORY, FILE, SETTINGS, Setting
 from tciafs.config import PROFILES, Config, WrongSetting, is_base_address
 from tciafs.service.mountinfo import mount_at
 
@@ -81,7 +81,7 @@ class Sources:
             kind = known[name].kind
             if type(value) not in kind.toml:  # not isinstance(): true is no number
                 _refuse(place, f"{_shown(value)}: takes {kind.takes}")
-            if kind is DIRECTORY and not value.startswith("~"):
+            if kind in (DIRECTORY, FILE) and not value.startswith("~"):
                 value = str(path.absolute().parent / value)
             self._take(known[name], value, place)
 

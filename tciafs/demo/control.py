@@ -50,7 +50,7 @@ class Control:
         return JSONResponse({})
 
     async def edit(self, request: Request) -> Response:
-        """PUT: change what the archive holds (see `_edit_series` and `synthetic.Wanted`)."""
+        """PUT: change what the archive holds (see `_edit_series` and `synthetic.Wanted`), or share a cart."""
         try:
             changed = self._edit(await request.json())
         except (KeyError, TypeError, ValueError) as exc:
@@ -66,6 +66,9 @@ class Control:
                 return [_edit_series(dataset.series[uid], {"hidden": True})]
             case {"show_series": uid, **rest} if not rest:
                 return [_edit_series(dataset.series[uid], {"hidden": False})]
+            case {"cart": name, "series": uids, **rest} if not rest:
+                dataset.carts[name.casefold()] = uids
+                return [dataset.series[uid] for uid in uids if uid in dataset.series]
             case {"series": uid, **change}:
                 return [_edit_series(dataset.series[uid], change)]
         raise ValueError(f"no such edit: {', '.join(wanted)}")

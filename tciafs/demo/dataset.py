@@ -25,6 +25,7 @@ class Dataset:
         self.series: dict[str, StoredSeries] = {}
         self.series_by_pk: dict[int, StoredSeries] = {}
         self.instances: dict[str, StoredInstance] = {}
+        self.carts: dict[str, list[str]] = {}  # shared ones: SeriesInstanceUIDs by folded name
         self._patients: dict[tuple[str, str], StoredPatient] = {}
         self._studies: dict[tuple[int, str], StoredStudy] = {}
         self._by_collection: defaultdict[str, list[StoredSeries]] = defaultdict(list)
@@ -47,6 +48,7 @@ class Dataset:
         filed = self._studies.setdefault((study.patient.pk, study.study_instance_uid), study)
         if filed is study:
             study.pk = next(self._study_pks)
+            study.patient.studies += 1
         return filed
 
     def file_series(self, series: StoredSeries) -> StoredSeries:

@@ -14,6 +14,8 @@ from datetime import date
 from functools import cache
 from pathlib import Path
 
+SPECIES = {"Homo sapiens": "337915000", "Mus musculus": "447612001"}  # and their codes in SNOMED CT
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -53,6 +55,8 @@ class StoredPatient:
     birth_date: date | None = None
     ethnic_group: str | None = None
     phantom: bool = False
+    species: str = "Homo sapiens"
+    studies: int = 0
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from tciafs.demo.answers import Value
-from tciafs.demo.records import StoredPatient, StoredSeries, StoredStudy, terms_of
+from tciafs.demo.records import SPECIES, StoredPatient, StoredSeries, StoredStudy, terms_of
 
 _PATIENT_V4 = (
     "PatientId PatientName PatientSex EthnicGroup Collection Phantom "
@@ -74,8 +74,8 @@ def patient_row(patient: StoredPatient) -> Mapping[str, Value]:
         "EthnicGroup": patient.ethnic_group,
         "Collection": patient.collection,
         "Phantom": "YES" if patient.phantom else "NO",
-        "SpeciesCode": "337915000",
-        "SpeciesDescription": "Homo sapiens",
+        "SpeciesCode": SPECIES[patient.species],
+        "SpeciesDescription": patient.species,
         "Authorized": 1,
     }
 

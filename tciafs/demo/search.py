@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime
 from fnmatch import fnmatchcase
 from functools import partial
 
@@ -18,7 +19,7 @@ from tciafs.demo.answers import (
     server_error,
     spell_date,
 )
-from tciafs.demo.records import StoredInstance, StoredPatient, StoredSeries
+from tciafs.demo.records import SPECIES, StoredInstance, StoredPatient, StoredSeries
 
 _CRITERIA: Mapping[str, Callable[[StoredSeries, str], bool]] = {
     "CollectionCriteria": lambda series, value: series.collection.upper() == value.upper(),
@@ -28,6 +29,11 @@ _CRITERIA: Mapping[str, Callable[[StoredSeries, str], bool]] = {
     "ImageModalityCriteria": lambda series, value: (series.modality or "").upper() == value.upper(),
     "AnatomicalSiteCriteria": lambda series, value: _body_part(series) == value,
     "BodyPartExaminedCriteria": lambda series, value: _body_part(series) == value,
+    "ManufacturerCriteria": lambda series, value: series.manufacturer == value,
+    "DescriptionCriteria": lambda series, value: value.upper() in (series.description or "").upper(),
+    "SpeciesCriteria": lambda series, value: SPECIES[series.study.patient.species] == value,
+    "MinNumberOfStudiesCriteria": lambda series, value: series.study.patient.studies >= whole(value),
+    "DateRangeCriteria": lambda series, value: _submitted_within(series, *value.split("/")),
 }
 _PAGING = ("sortField", "sortDirection", "start", "size")
 
@@ -35,6 +41,18 @@ _PAGING = ("sortField", "sortDirection", "start", "size")
 def _body_part(series: StoredSeries) -> str:
     """Return what a value is compared with, which is not brought to upper case itself."""
     return (series.body_part or "NOT SPECIFIED").upper().rstrip()
+
+
+def _submitted_within(series: StoredSeries, first: str, last: str) -> bool:
+    """Tell whether the series was submitted in these days, both of which count."""
+    return _day(first) <= series.submitted <= _day(last)
+
+
+def _day(spelled: str) -> date:
+    try:
+        return datetime.strptime(spelled, "%m-%d-%Y").date()
+    except ValueError:
+        raise server_error(f'Unparseable date: "{spelled}"') from None
 
 
 def get_simple_search(question: Question) -> Answer:
@@ -45,7 +63,7 @@ def get_simple_search(question: Question) -> Answer:
     patients = sorted(found, key=lambda patient: (patient.patient_id, patient.collection))
     if question.get("sortDirection") == "descending":
         patients.reverse()
-    start, size = (_whole(question.get(name) or "") for name in ("start", "size"))
+    start, size = (whole(question.get(name) or "") for name in ("start", "size"))
     if start > len(patients):
         raise server_error(f"fromIndex({start}) > toIndex({len(patients)})")
     shown = [_patient(patient, found[patient]) for patient in patients[start : start + size]]
@@ -73,13 +91,20 @@ def _criteria(question: Question) -> dict[str, list[str]]:
     while kind := given.get(f"criteriaType{(number := number + 1)}"):
         if kind not in _CRITERIA:
             continue
-        value = given.get(f"value{number}")
-        if value is None:
-            raise server_error("null")
+        value = _value_of(kind, number, given)
         if kind == "PatientCriteria" and "'" in value:  # nbia-api: it reaches the query text unescaped
             raise server_error("could not extract ResultSet")
         criteria.setdefault(kind, []).append(value)
     return criteria
+
+
+def _value_of(kind: str, number: int, given: Mapping[str, str]) -> str:
+    """Return a criterion's value; that of a range is both its ends."""
+    names = ("fromDate", "toDate") if kind == "DateRangeCriteria" else ("value",)
+    values = [given.get(f"{name}{number}") for name in names]
+    if None in values:
+        raise server_error("null")
+    return "/".join(value for value in values if value is not None)
 
 
 def _candidates(question: Question, criteria: Mapping[str, list[str]]) -> Iterable[StoredSeries]:
@@ -106,7 +131,7 @@ def _patient(patient: StoredPatient, series_list: list[StoredSeries]) -> dict[st
         "totalNumberOfSeries": len(series_list),
         "modalities": sorted({series.modality for series in series_list if series.modality}),
         "bodyParts": sorted({series.body_part for series in series_list if series.body_part}),
-        "species": ["Homo sapiens"],
+        "species": [patient.species],
         "timepoints": {},
         "authorized": 1,
     }
@@ -132,7 +157,7 @@ def _summary(found: Mapping[StoredPatient, Iterable[StoredSeries]]) -> dict[str,
         "bodyParts": _counts(body_parts),
         "modalities": _counts(modalities),
         "collections": _counts(collections),
-        "species": [{"value": "Homo sapiens", "count": len(found)}],
+        "species": _counts(Counter(patient.species for patient in found)),
         "minTimepoints": {},
         "maxTimepoints": {},
         "sort": "subject",
@@ -148,7 +173,7 @@ def get_image_drill_down(question: Question) -> Answer:
 
     v4 fails on a batch with any null InstanceNumber or size; the unversioned one tolerates both.
     """
-    pks = dict.fromkeys(_whole(value) for value in question.get_all("list"))
+    pks = dict.fromkeys(whole(value) for value in question.get_all("list"))
     if not pks:
         raise server_error("null")
     by_pk = question.dataset.series_by_pk
@@ -181,7 +206,8 @@ def _image(instance: StoredInstance) -> dict[str, Value]:
     }
 
 
-def _whole(value: str) -> int:
+def whole(value: str) -> int:
+    """Return the number, or fail as Java does."""
     try:
         return int(value)
     except ValueError:

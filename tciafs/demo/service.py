@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from tciafs.demo import descriptions, digests, images, listings, search
+from tciafs.demo import carts, descriptions, digests, images, listings, metadata, search
 from tciafs.demo.answers import FORMATS, Answer, Endpoint, Question, Refusal, bad_request, server_error
 from tciafs.demo.dataset import Dataset
 from tciafs.demo.delivery import Manner, Trunk, deliver
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 def _endpoints(version: str) -> dict[str, Endpoint]:
-    rooms = (descriptions, search, *((listings, images, digests) if version else ()))
+    rooms = (descriptions, metadata, search, *((carts, listings, images, digests) if version else ()))
     return {name: each for room in rooms for name, each in room.endpoints(version).items()}
 
 

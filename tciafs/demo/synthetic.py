@@ -42,6 +42,9 @@ class Wanted:
     series_description: str | None = None
     modality: str | None = "CT"
     body_part: str | None = None
+    manufacturer: str | None = None
+    model_name: str | None = None
+    species: str = "Homo sapiens"
 
     def __post_init__(self) -> None:
         if self.side != _SIDE and (self.side <= 0 or self.side % phantom.SIDE):
@@ -63,7 +66,9 @@ def make_up(dataset: Dataset, wanted: Wanted) -> list[StoredSeries]:
 
 
 def _study(dataset: Dataset, wanted: Wanted, patient_id: str) -> StoredStudy:
-    patient = StoredPatient(collection=wanted.collection, patient_id=patient_id, name=patient_id)
+    patient = StoredPatient(
+        collection=wanted.collection, patient_id=patient_id, name=patient_id, species=wanted.species
+    )
     study = StoredStudy(
         patient=dataset.file_patient(patient),
         study_instance_uid=wanted.study_instance_uid or made_up_uid("study", len(dataset.series)),
@@ -80,6 +85,8 @@ def _series(dataset: Dataset, wanted: Wanted, study: StoredStudy) -> StoredSerie
             modality=wanted.modality,
             body_part=wanted.body_part,
             description=wanted.series_description,
+            manufacturer=wanted.manufacturer,
+            model_name=wanted.model_name,
         )
     )
     for index in range(wanted.series_of):

@@ -41,10 +41,13 @@ from tciafs.filesystem.attributes import Appearance
 from tciafs.filesystem.operations import Operations
 from tciafs.filesystem.texts import Texts
 from tciafs.filesystem.tree import Tree
+from tciafs.manifest import BrokenManifest
+from tciafs.selection import Selection
 from tciafs.service import systemd
 from tciafs.service.commands import Commands
 from tciafs.service.control import Control, listening
 from tciafs.service.kernel import Kernel
+from tciafs.service.lists import selected
 from tciafs.service.mountinfo import is_dead, mount_at, take_away
 from tciafs.service.status import Status
 
@@ -80,13 +83,16 @@ async def serve(config: Config, announce: Callable[[], None]) -> None:
     if config.allow_other:
         check_allow_other()
     try:
+        selection = selected(config)
         claim(config.cache_dir)
+    except BrokenManifest as exc:
+        raise CannotMount(f"--manifest {config.manifest}: {exc}") from exc
     except NotOurs as exc:
         raise CannotMount(str(exc)) from exc
     except OSError as exc:
         raise CannotMount(f"the cache {config.cache_dir} cannot be used: {exc.strerror}") from exc
     try:
-        async with _parts(config) as parts:
+        async with _parts(config, selection) as parts:
             with _mounted(config, parts), listening(mount_at(config.mountpoint)) as control:
                 async with trio.open_nursery() as session:
                     # Before anyone may send one:
@@ -148,7 +154,7 @@ class _Parts:
 
 
 @asynccontextmanager
-async def _parts(config: Config) -> AsyncIterator[_Parts]:
+async def _parts(config: Config, selection: Selection) -> AsyncIterator[_Parts]:
     """Build what serves a mount, in the order of the rooms; fetches end before what they write to."""
     trio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
     capabilities = Capabilities(config.archive_dir / "capabilities.json")
@@ -160,24 +166,25 @@ async def _parts(config: Config) -> AsyncIterator[_Parts]:
                 archive = NBIA(config.archive_name, http, capabilities)
                 kernel = Kernel()
                 freshness = _freshness(config)
-                selection = config.selection
                 catalog = SelectedCatalog(archive, store, fetches, selection, freshness, kernel.forget)
-                patience = Patience(config.deadline_bytes, kernel_limit())
-                verify_md5 = config.verify == "md5"
                 content = Content(
                     archive,
                     place,
                     fetches,
-                    patience=patience,
-                    verify_md5=verify_md5,
+                    patience=Patience(config.deadline_bytes, kernel_limit()),
+                    verify_md5=config.verify == "md5",
                     ahead=config.ahead == "on",
                 )
-                status = Status(config, http, content)
+                status = Status(config, selection, http, content)
                 exact = config.sizes == "exact"
                 appearance = _appearance(config)
                 attributions = Attributions(archive, TermsStore(store.database), catalog, fetches)
                 texts = Texts(attributions, appearance)
-                tree = Tree(catalog, content, appearance, texts, status.control_files(), exact)
+                controls = status.control_files()
+                if catalog.listed:
+                    controls["missing.txt"] = catalog.listed.missing_text
+                    catalog.listed.find_behind()
+                tree = Tree(catalog, content, appearance, texts, controls, exact)
                 operations = status.operations = Operations(tree, content, config.xattrs == "on")
                 control = Control(Commands(catalog, status.as_dict, freshness.deadline).by_name())
                 yield _Parts(catalog, content, operations, kernel, status, control)

@@ -14,6 +14,7 @@ from tciafs.archives.http import Http
 from tciafs.config import Config, without_password
 from tciafs.content.content import Content
 from tciafs.filesystem.operations import Operations
+from tciafs.selection import Selection
 from tciafs.service.effective import effective
 from tciafs.service.metrics import metrics
 
@@ -23,8 +24,9 @@ _API = "v4"
 class Status:
     """The parts of a mount that have something to tell."""
 
-    def __init__(self, config: Config, http: Http, content: Content) -> None:
+    def __init__(self, config: Config, selection: Selection, http: Http, content: Content) -> None:
         self._config = config
+        self._selection = selection
         self._http = http
         self._content = content
         self._began = time.monotonic()
@@ -74,7 +76,7 @@ class Status:
         return {
             "mountpoint": str(self._config.mountpoint),
             "layout": str(self._config.layout),
-            "selection": self._config.selection.as_dict(),
+            "selection": self._selection.as_dict(),
             "pid": os.getpid(),
             "uptime_s": round(time.monotonic() - self._began, 1),
             "socket": str(self.socket) if self.socket else None,
