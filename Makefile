@@ -27,6 +27,10 @@ TEST_COMMANDS := dcmdump dcm2niix rsync tar xz zip unzip file getfattr gdcminfo 
                  Xvfb openbox dbus-daemon xdotool xclip pcmanfm thunar
 PICTURE_PACKAGES := aeskulap papirus-icon-theme gnome-themes-extra librsvg2-common
 PICTURE_COMMANDS := aeskulap
+# Public clients of NBIA, each in an environment of its own; what they need for other archives is left out.
+CLIENTS := tcia-utils nbiatoolkit
+CLIENT_tcia-utils := tcia-utils==3.3.5
+CLIENT_nbiatoolkit := nbiatoolkit==1.3.1
 BENCH_PACKAGES := curl unzip dcm2niix
 BENCH_COMMANDS := curl unzip dcm2niix
 
@@ -115,7 +119,7 @@ demo: run-packages $(VENV)/.run
 	exec $(BIN)/tciafs demo $(DEMO_ARGS)
 
 # The coverage limit holds for the whole suite, so not when PYTEST_ARGS may have chosen a part of it.
-test: run-packages test-packages $(VENV)/.run $(VENV)/.develop
+test: run-packages test-packages $(VENV)/.run $(VENV)/.develop $(CLIENTS:%=$(VENV)/clients/%/.installed)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 	$(BIN)/coverage combine -q
@@ -177,4 +181,13 @@ $(VENV)/.develop: $(VENV)/.run
 	$(FUNCTIONS)
 	echo "Installing the Python packages for tests and checks"
 	quietly $(BIN)/python -m pip install --disable-pip-version-check --no-input --group test --group check
+	touch $@
+
+$(VENV)/clients/%/.installed: $(VENV)/.run Makefile
+	$(FUNCTIONS)
+	echo "Installing $(CLIENT_$*), which tests compare with a drive"
+	[ -x $(@D)/bin/python ] || quietly $(BIN)/python -m venv --without-pip $(@D)
+	pip=($(BIN)/python -m pip --python $(@D)/bin/python install --disable-pip-version-check --no-input --no-compile)
+	quietly "$${pip[@]}" --no-deps '$(CLIENT_$*)'
+	quietly "$${pip[@]}" --group client-$*
 	touch $@

@@ -19,7 +19,7 @@ PROFILES = {
 
 
 NOWHERE = Path("/dev/null")  # the mount point of a command that mounts nothing
-
+API = ("auto", "v4", "v2", "v1")
 VERIFY = ("md5", "size")
 SIZES = ("estimate", "exact")
 XATTRS = ("on", "off")
@@ -45,6 +45,7 @@ class Config:
     mountpoint: Path
     cache_dir: Path
     archive: str = "tcia"
+    api: str = "auto"
     collection: tuple[str, ...] = ()
     patient: tuple[str, ...] = ()
     modality: tuple[str, ...] = ()
@@ -80,6 +81,7 @@ class Config:
 
     def _check_words(self) -> None:
         choices = {
+            "api": API,
             "verify": VERIFY,
             "sizes": SIZES,
             "xattrs": XATTRS,

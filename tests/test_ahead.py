@@ -2,6 +2,7 @@
 
 import random
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from hashlib import md5
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,16 @@ async def test_a_series_in_order_comes_by_zip_and_single_images_each_image_once(
     async with reading(tmp_path, far) as reader:
         await reader.read_all()
     assert far.requests() == {}
+
+
+async def test_a_series_whose_numbers_nobody_told_comes_by_single_images_alone(tmp_path, far):
+    async with reading(tmp_path, far) as reader:
+        reader.images = [replace(image, instance_number=None) for image in reader.images]
+        await reader.read_all()
+        await reader.settled()
+        assert reader.stored() == 120
+    assert far.requests()[IMAGE] == 120
+    assert ZIP not in far.requests()
 
 
 async def test_two_slices_cost_two_images_and_one_more_in_order_two_ahead(tmp_path, far):

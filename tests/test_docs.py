@@ -9,6 +9,7 @@ import pytest
 
 from tciafs.cli import main
 from tciafs.config import Config
+from tciafs.demo.service import endpoints
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,3 +49,18 @@ def test_every_dependency_has_its_reason():
 def test_defaults_that_the_documents_state_are_those_of_the_program():
     assert Config.cache_size == 20 << 30
     assert "20 GiB unless you say otherwise" in re.sub(r"\s+", " ", (ROOT / "README.md").read_text())
+
+
+def test_every_endpoint_has_its_use_or_its_reason():
+    told = (ROOT / "docs" / "api-requests.md").read_text().partition("## Every endpoint")[2]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", told, re.MULTILINE)
+    named = {name for names, _, _ in rows for name in names.split(", ")}
+    assert len(named) > 50
+    served = {name for version in ("v1", "v2", "v4", "") for name in endpoints(version)}
+    assert served - named == set()
+    source = "".join(path.read_text() for path in (ROOT / "tciafs" / "archives").glob("*.py"))
+    asked = set(re.findall(r'"(?:v[124]/)?(get[A-Z]\w+|oauth/token)"', source))
+    assert len(asked) > 15
+    assert asked - named == set()
+    refused = {name for names, _, why in rows for name in names.split(", ") if why.startswith("no:")}
+    assert asked & refused == set()

@@ -32,7 +32,7 @@ def test_a_machine_that_is_well(tmp_path: Path, archive: EmbeddedArchive):
         assert [line for line in wrong if not re.search(r"[GM]B|^WRONG the drive at ", line)] == []
         assert status == bool(wrong)
         assert f"ok    the drive at {drive.path} is mounted" in said
-        assert f"ok    the archive {archive.url} has 3 collections" in said
+        assert f"ok    the archive {archive.url} has 3 collections (v4)" in said
         assert "ok    /dev/fuse can be opened" in said
         assert "ok    no Data Usage Policy needs to be agreed to for an archive on this machine" in said
 
@@ -53,7 +53,7 @@ def test_a_dead_drive_is_found_with_the_command_that_takes_it_away(tmp_path: Pat
         ({"rules": [{"do": "html"}]}, "a web page came instead of a listing"),
         ({"rules": [{"do": "empty"}]}, "lists no collections"),
         ({"rules": [{"do": "status", "status": 403}]}, "HTTP 403"),
-        ({"disabled": ["v4/getCollectionValues"]}, "HTTP 404 Not Found"),
+        ({"interfaces": []}, "no interface of NBIA (v4, v2, v1) is at http://"),
     ],
 )
 def test_an_archive_that_is_ill_is_told(

@@ -318,8 +318,28 @@ async def test_v4_alone_fails_on_a_null_and_yet_one_bad_series_never_costs_the_o
     assert changing.requests()[SEARCH] == 1
     assert changing.requests()[OLD_DRILL_DOWN] == 1
     assert changing.requests()[DRILL_DOWN] <= 2 + 2 * 3
-    listed = await changing_nbia.get_instances(bad, study[:3])
-    assert counts_of(listed, study[:4]) == [1, 2, 3, "Failed"]
+    listed = await changing_nbia.get_instances(bad, study[:3])  # once it is wanted, its UIDs are
+    assert counts_of(listed, study[:4]) == [1, 2, 3, 4]
+    assert numbers_of(listed, bad) == []
+    assert sizes_of(listed, bad) == {None}
+    assert sorted(numbers_of(listed, study[2])) == [1, 2, 3]
+    assert changing_nbia.http.last_error is None
+
+
+@pytest.mark.parametrize(
+    ("disabled", "rule"),
+    [
+        ([], {"do": "status"}),
+        ([OLD_DRILL_DOWN], {"do": "status", "body": "Server was not able to process your request\nDeadlock"}),
+        ([OLD_DRILL_DOWN], {"do": "status", "status": 501}),
+    ],
+)
+async def test_another_failure_of_a_drill_down_never_names_files_by_uid(nbia, archive, disabled, rule):
+    archive.faults(disabled=disabled, rules=[{**rule, "endpoint": "getImageDrillDown"}])
+    series = await a_series(nbia)
+    listed = await nbia.get_instances(series)
+    assert isinstance(listed[series.series_instance_uid], Failed)
+    assert UIDS not in archive.requests()
 
 
 async def test_series_of_several_patients_can_be_asked_for_at_once(changing_nbia, changing):

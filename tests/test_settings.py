@@ -105,6 +105,7 @@ def test_every_setting_can_stand_in_the_file_and_in_the_environment(
 ):
     values = {
         "archive": "nlst",
+        "api": "v1",
         "collection": "A collection",
         "patient": "7",
         "modality": "CT",
@@ -204,6 +205,14 @@ def test_a_mount_point_is_what_the_kernel_calls_it(tmp_path: Path, monkeypatch: 
         Sources().config(Path("other"), {"cache_dir": tmp_path / "link" / "drive" / "cache"})
 
 
+def test_an_archive_of_the_file_may_say_which_interface_it_has(file: Path, monkeypatch: pytest.MonkeyPatch):
+    file.write_text('api = "v2"\n[archives.lab]\nurl = "http://h/x"\napi = "v1"\n')
+    assert (config(archive="lab").api, config(archive="nlst").api) == ("v1", "v2")
+    assert config(archive="lab", api="v4").api == "v4"
+    monkeypatch.setenv("TCIAFS_API", "auto")
+    assert config(archive="lab").api == "auto"
+
+
 def test_another_file_is_read_instead(file: Path, tmp_path: Path):
     file.write_text("no TOML")
     other = tmp_path / "other.toml"
@@ -253,6 +262,8 @@ def test_another_file_is_read_instead(file: Path, tmp_path: Path):
         ("archives.lab = 3", "archives.lab: takes a table with url"),
         ("[archives.lab]", "archives.lab.url: takes an address like"),
         ('[archives.lab]\nurl = "x"', "archives.lab.url: 'x': takes an address like"),
+        ('[archives.lab]\nurl = "http://h/x"\napi = "v3"', "archives.lab.api: 'v3': takes auto or v4 or v2"),
+        ('[archives.lab]\nurl = "http://h/x"\napi = 1', "archives.lab.api: 1: takes auto or v4 or v2"),
         ('[archives.lab]\nurl = "http://h/x"\nkey = 1', "archives.lab.key: no such setting; an archive"),
         ('[archives."http://h"]\nurl = "http://h/x"', "archives.http://h: a name takes letters, digits"),
         ('[archives.tcia]\nurl = "http://h/x"', "archives.tcia: this archive is built in; choose another"),

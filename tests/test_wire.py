@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tciafs.archives import values, wire
+from tciafs.archives import keys, values, wire
 from tciafs.archives.base import BadAnswer
 from tciafs.archives.meanings import decode
 from tciafs.model import Patient, Series, Study
@@ -244,7 +244,10 @@ COLUMNS = sorted(
             wire.StudyRow,
             wire.SeriesRow,
             wire.SopRow,
-            wire.ImageRow,
+            wire.SizeRow,
+            keys.ImageRow,
+            keys.SeriesKey,
+            keys.StudyKey,
             wire.PatientKeys,
             wire.StudyKeys,
             wire.SearchAnswer,
@@ -289,8 +292,10 @@ READERS: list[Callable[[bytes], object]] = [
     ),
     lambda body: wire.distinct(
         wire.instance_of(SERIES, row.sop_instance_uid, row.instance_number, row.size)
-        for row in rows_of(body, wire.ImageRow)
+        for row in rows_of(body, keys.ImageRow)
     ),
+    lambda body: [values.whole(row.size) for row in rows_of(body, wire.SizeRow)],
+    lambda body: [each.key for row in rows_of(body, keys.StudyKey) for each in row.series_list],
     lambda body: decode("e", body, wire.SearchAnswer).result_set,
 ]
 
@@ -316,8 +321,8 @@ def test_whatever_bytes_a_server_sends_are_read_or_are_a_bad_answer(sent):
 
 
 def test_the_readers_above_do_read():
-    assert read_in_every_way(b"[]") == 6
-    assert read_in_every_way(b"{}") == 3  # a row without columns is one; so is a search that found nothing
+    assert read_in_every_way(b"[]") == 8
+    assert read_in_every_way(b"{}") == 5  # a row without columns is one; so is a search that found nothing
 
 
 async def test_a_lone_surrogate_from_a_real_server_is_a_bad_answer():

@@ -5,7 +5,7 @@ NBIA orders no rows, so that nothing is whole before the list's end; an answer w
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -27,16 +27,18 @@ R = TypeVar("R", Study, Series)
 async def open_records(
     http: Http,
     endpoint: str,
-    collection: str,
+    params: Mapping[str, str],
     kind: type[Row],
     record_of: Callable[[Row, str, str], R | None],
 ) -> AsyncIterator[AsyncIterator[list[R]]]:
-    """Stream what an endpoint lists of a collection; the last part has come when the list has ended."""
-    params = {"Collection": collection}
+    """Stream what an endpoint lists of a collection, or, with more than that in `params`, of a part of it.
+
+    The last records have come when the list has ended.
+    """
     async with (
         http.stream_listing(endpoint, params) as chunks,
         aclosing(_parts(endpoint, chunks, kind)) as parts,
-        aclosing(_records(parts, collection, record_of)) as records,
+        aclosing(_records(parts, params["Collection"], record_of)) as records,
     ):
         yield records
 

@@ -11,7 +11,6 @@ from datetime import date
 from typing import TypeVar
 
 from tciafs.archives.base import ArchiveError, BadAnswer, Unsupported
-from tciafs.archives.drilldown import GUEST
 from tciafs.archives.http import Form, Http
 from tciafs.archives.parts import all_of
 from tciafs.archives.search import criteria_of, find_all
@@ -24,7 +23,7 @@ from tciafs.model import Patient, Series
 DESCRIPTION = "DescriptionCriteria"
 
 _CART = "v4/getCartData"
-_CARTS = {_CART: None, "getCartData": GUEST}
+_CARTS = (_CART, "getCartData")
 _DOIS = "v4/getCollectionOrSeriesForDOI"
 T = TypeVar("T")
 
@@ -153,9 +152,9 @@ async def _cart_data(http: Http, keys: list[int]) -> list[CartStudy]:
     """Return what keys stand for, by study; raise `Unsupported` where no version of the endpoint exists."""
     form = [("list", str(key)) for key in keys]
     failure: ArchiveError | None = None
-    for endpoint, headers in _CARTS.items():
+    for endpoint in _CARTS:
         try:
-            return await http.post_json(endpoint, form, list[CartStudy], headers) or []
+            return await http.post_json(endpoint, form, list[CartStudy]) or []
         except Unsupported as exc:
             failure = exc
     assert failure is not None

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tciafs.archives.base import ArchiveError, BadAnswer, Failed, Refused, Unsupported
 from tciafs.archives.capabilities import Capabilities
 from tciafs.archives.http import Http
-from tciafs.archives.search import SEARCH, form_of
-from tciafs.archives.wire import ImageRow, SearchAnswer, distinct, instance_of
+from tciafs.archives.interfaces import Interface
+from tciafs.archives.keys import ImageRow, StudyKey
+from tciafs.archives.search import form_of
+from tciafs.archives.wire import SearchAnswer, distinct, instance_of
 from tciafs.model import Instance, Series
 
-# Section 5: the web applications' word for a guest, without which the unversioned endpoints fail.
-GUEST = {"Authorization": "Bearer undefined"}
-_DRILL_DOWN = "v4/getImageDrillDown"
-_OLD_DRILL_DOWN = "getImageDrillDown"
-_HEADERS = {_OLD_DRILL_DOWN: GUEST}
 _FAILURES_BORNE = 32  # finds two bad series of 20,000, or five of a hundred; an outage costs no more
+
+_NULL_POINTER = re.compile(r" request (null|Cannot invoke .*)$")  # as older and newer Javas say it (2.0)
 
 Listed = dict[str, list[Instance] | ArchiveError]
 
 
 class DrillDown:
-    """The drill-down of one server, in either version."""
+    """The drill-down of one server, by all ways that an interface has."""
 
-    def __init__(self, http: Http, capabilities: Capabilities) -> None:
+    def __init__(self, http: Http, capabilities: Capabilities, interface: Interface) -> None:
         self._http = http
         self._capabilities = capabilities
-        # Both tell the same; v4 fails on a batch with an image that has no instance number (4.1).
-        self._drill_downs = [_OLD_DRILL_DOWN, _DRILL_DOWN]
+        self._keys = interface.search or interface.study_drill_down
+        self._has_search = interface.search is not None
+        self._drill_downs = list(interface.drill_downs)
 
     def is_there(self) -> bool:
         """Tell whether the server has it, as far as it said."""
         lacks = self._capabilities.lacks
-        return not (lacks(SEARCH) or (lacks(_DRILL_DOWN) and lacks(_OLD_DRILL_DOWN)))
+        return self._keys is not None and not lacks(self._keys) and not all(map(lacks, self._drill_downs))
+
+    def is_gap(self, listed: list[Instance] | ArchiveError) -> bool:
+        """Tell whether v4 says, where there is no other to ask, that an image has no number or size (4.1)."""
+        others = [each for each in self._drill_downs if not each.startswith("v4/")]
+        is_alone = len(others) < len(self._drill_downs) and all(map(self._capabilities.lacks, others))
+        return is_alone and isinstance(listed, Failed) and bool(_NULL_POINTER.search(str(listed)))
 
     async def images_of(self, batch: Sequence[Series]) -> Listed:
         """Ask for the images of a batch, in halves where the server fails on a row (section 4.1)."""
@@ -53,14 +60,18 @@ class DrillDown:
         return _by_series(batch, rows, failures[-1] if failures else None)
 
     async def _get_keys(self, batch: Sequence[Series]) -> list[int]:
-        """Return the database keys of the series: what the drill-down asks by (section 4.2, way 0)."""
-        criteria = [("SeriesCriteria", series.series_instance_uid) for series in batch]
-        form = form_of(criteria, 0, len(batch) + 1)
+        """Return the database keys of the series: what the drill-down asks by (section 4.2)."""
+        assert self._keys
+        uids = [series.series_instance_uid for series in batch]
         try:
-            answer = await self._http.post_json(SEARCH, form, SearchAnswer)
+            return await (self._search if self._has_search else self._study_drill_down)(self._keys, uids)
         except Unsupported:
-            self._capabilities.note_lacking(SEARCH)
+            self._capabilities.note_lacking(self._keys)
             raise
+
+    async def _search(self, endpoint: str, uids: Sequence[str]) -> list[int]:
+        form = form_of([("SeriesCriteria", uid) for uid in uids], 0, len(uids) + 1)
+        answer = await self._http.post_json(endpoint, form, SearchAnswer)
         patients = answer.result_set if answer else []
         return [
             key
@@ -69,18 +80,22 @@ class DrillDown:
             for key in study.series_identifiers
         ]
 
+    async def _study_drill_down(self, endpoint: str, uids: Sequence[str]) -> list[int]:
+        form = [("list", uid) for uid in uids]
+        studies = await self._http.post_json(endpoint, form, list[StudyKey])
+        wanted = set(uids)
+        return [each.key for study in studies or [] for each in study.series_list if each.uid in wanted]
+
     async def _get_images(self, keys: Sequence[int], attempts: int) -> list[ImageRow]:
         """Return the images of the series; raise `Unsupported` where neither drill-down exists."""
         form = [("list", str(key)) for key in keys]
-        failure: ArchiveError = Unsupported(f"{_DRILL_DOWN}: the server has none")
+        failure: ArchiveError = Unsupported("getImageDrillDown: the server has none")
         failures: list[ArchiveError] = []
         for endpoint in list(self._drill_downs) if keys else []:
             if self._capabilities.lacks(endpoint):
                 continue
             try:
-                rows = await self._http.post_json(
-                    endpoint, form, list[ImageRow], _HEADERS.get(endpoint), attempts
-                )
+                rows = await self._http.post_json(endpoint, form, list[ImageRow], attempts)
             except Unsupported:
                 self._capabilities.note_lacking(endpoint)
             except (BadAnswer, Failed, Refused) as exc:

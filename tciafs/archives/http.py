@@ -1,7 +1,7 @@
 """One httpx client for one server: limits, retries, and every failure as one of a few meanings.
 
-Knows nothing of endpoints. Waiting for an answer is bounded by whoever asks; here an attempt ends
-when the server has been silent for long.
+Of endpoints it knows only which want to hear who asks. Waiting for an answer is bounded by whoever
+asks; here an attempt ends when the server has been silent for long.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 Form = Sequence[tuple[str, str]]
+Authorization = Callable[[str], Awaitable[str | None]]
+"""Return the Authorization header for a request to an endpoint, None where it is to have none."""
 
 METADATA_REQUESTS = 4
 LARGEST_JSON = 512_000_000  # bytes; the largest real listing is 315 MB
@@ -42,11 +44,17 @@ _ERRORS_KEPT = 8  # enough that what many questions at once made up for leaves t
 stamina.instrumentation.set_on_retry_hooks([])  # retries are counted and logged here
 
 
+async def guest(endpoint: str) -> str | None:
+    """Return what NBIA's web pages say for a guest: v2 and the unversioned endpoints fail without."""
+    return None if endpoint.startswith(("v1/", "v4/")) else "Bearer undefined"
+
+
 class Http:
     """Ask one server: at most 4 metadata requests and 8 transfers at once."""
 
-    def __init__(self, base_url: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, base_url: str, client: httpx.AsyncClient, authorization: Authorization) -> None:
         self.base_url = base_url
+        self._authorization = authorization
         self.requests: Counter[str] = Counter()
         self._errors: deque[str] = deque(maxlen=_ERRORS_KEPT)
         self.state = "unknown"
@@ -68,7 +76,9 @@ class Http:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, base_url: str, proxy: str | None = None) -> AsyncIterator[Http]:
+    async def connect(
+        cls, base_url: str, proxy: str | None = None, authorization: Authorization = guest
+    ) -> AsyncIterator[Http]:
         """Hold a pool of connections to `base_url`; nothing is sent before the first question."""
         connections = TRANSFERS + METADATA_REQUESTS
         async with httpx.AsyncClient(
@@ -77,30 +87,20 @@ class Http:
             timeout=httpx.Timeout(_METADATA_SILENCE, connect=CONNECT_SECONDS, pool=None),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
         ) as client:
-            yield cls(base_url.rstrip("/") + "/", client)
+            yield cls(base_url.rstrip("/") + "/", client, authorization)
 
     async def get_json(
-        self,
-        endpoint: str,
-        params: Mapping[str, str],
-        kind: type[Answer],
-        headers: Mapping[str, str] | None = None,
-        largest: int = LARGEST_JSON,
+        self, endpoint: str, params: Mapping[str, str], kind: type[Answer], largest: int = LARGEST_JSON
     ) -> Answer | None:
         """Return the decoded answer of a GET; None where the body is empty, NBIA's way to say nothing."""
-        body = await self._ask(endpoint, "GET", params=params, headers=headers, largest=largest)
+        body = await self._ask(endpoint, "GET", params=params, largest=largest)
         return await self._decoded(endpoint, body, kind)
 
     async def post_json(
-        self,
-        endpoint: str,
-        form: Form,
-        kind: type[Answer],
-        headers: Mapping[str, str] | None = None,
-        attempts: int = _ATTEMPTS,
+        self, endpoint: str, form: Form, kind: type[Answer], attempts: int = _ATTEMPTS
     ) -> Answer | None:
         """Return the decoded answer of a form's POST, which must be safe to repeat."""
-        body = await self._ask(endpoint, "POST", attempts=attempts, data=_fields(form), headers=headers)
+        body = await self._ask(endpoint, "POST", attempts=attempts, data=_fields(form))
         return await self._decoded(endpoint, body, kind)
 
     async def post_text(self, endpoint: str, form: Form) -> str:
@@ -176,7 +176,7 @@ class Http:
         silence: float | None,
         span: range | None,
     ) -> httpx.Response:
-        headers = {"Accept-Encoding": "identity"}
+        headers = {"Accept-Encoding": "identity", **await self._headers(endpoint)}
         if span is not None:
             headers["Range"] = f"bytes={span.start}-{span.stop - 1}"
         request = self._client.build_request(
@@ -189,6 +189,10 @@ class Http:
         with trio.move_on_after(seconds):
             return await self._client.send(request, stream=True)
         raise Unavailable(f"{endpoint}: no answer began within {seconds:.0f} s")
+
+    async def _headers(self, endpoint: str) -> dict[str, str]:
+        authorization = await self._authorization(endpoint)
+        return {} if authorization is None else {"Authorization": authorization}
 
     async def _decoded(self, endpoint: str, body: bytes, kind: type[Answer]) -> Answer | None:
         if not body.strip():
@@ -213,7 +217,9 @@ class Http:
     async def _ask_once(
         self, endpoint: str, method: str, largest: int = LARGEST_JSON, **request: Any
     ) -> bytes:
-        async with self._client.stream(method, self.base_url + endpoint, **request) as response:
+        headers = await self._headers(endpoint)
+        url = self.base_url + endpoint
+        async with self._client.stream(method, url, headers=headers, **request) as response:
             if response.status_code != 200:
                 raise error_of(endpoint, response, await _start_of(response))
             body = bytearray()

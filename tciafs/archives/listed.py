@@ -10,41 +10,43 @@ from collections.abc import Iterable, Sequence
 from tciafs.archives.base import Unsupported
 from tciafs.archives.capabilities import Capabilities
 from tciafs.archives.http import Http
+from tciafs.archives.interfaces import Interface
 from tciafs.archives.parts import all_of
 from tciafs.archives.values import text
 from tciafs.archives.wire import SeriesRow, distinct, series_of
 from tciafs.model import Series
 
-_METADATA = "v4/getSeriesMetadata"
-_CART = "v1/getContentsByName"
 _AT_ONCE = 5_000  # half of what others send, so that the first byte comes before a server seems silent
 
 
-async def find_series(http: Http, capabilities: Capabilities, uids: Iterable[str]) -> list[Series]:
+async def find_series(
+    http: Http, capabilities: Capabilities, at: Interface, uids: Iterable[str]
+) -> list[Series]:
     """Return those of the series that the archive has: all of them, or an error."""
     wanted = sorted(set(uids))
-    if not capabilities.lacks(_METADATA):
+    metadata = at.series_metadata
+    if metadata and not capabilities.lacks(metadata):
         parts = [wanted[first : first + _AT_ONCE] for first in range(0, len(wanted), _AT_ONCE)]
         try:
-            return await all_of(lambda part: _of_many(http, part), parts)
+            return await all_of(lambda part: _of_many(http, metadata, part), parts)
         except Unsupported:
-            capabilities.note_lacking(_METADATA)
-    return await all_of(lambda uid: _of_one(http, uid), wanted)
+            capabilities.note_lacking(metadata)
+    return await all_of(lambda uid: _of_one(http, at, uid), wanted)
 
 
-async def get_cart(http: Http, name: str) -> list[Series]:
+async def get_cart(http: Http, at: Interface, name: str) -> list[Series]:
     """Return the series of a shared cart; none where nobody shared one under that name."""
-    return _series(await http.get_json(_CART, {"name": name}, list[SeriesRow]))
+    return _series(await http.get_json(at.carts, {"name": name}, list[SeriesRow]))
 
 
-async def _of_many(http: Http, uids: Sequence[str]) -> list[Series]:
+async def _of_many(http: Http, endpoint: str, uids: Sequence[str]) -> list[Series]:
     # One list with commas is one query; repeated fields would be one each.
     form = [("list", ",".join(uids)), ("format", "json")]
-    return _series(await http.post_json(_METADATA, form, list[SeriesRow]))
+    return _series(await http.post_json(endpoint, form, list[SeriesRow]))
 
 
-async def _of_one(http: Http, uid: str) -> list[Series]:
-    return _series(await http.get_json("v4/getSeries", {"SeriesInstanceUID": uid}, list[SeriesRow]))
+async def _of_one(http: Http, at: Interface, uid: str) -> list[Series]:
+    return _series(await http.get_json(at.path("getSeries"), {"SeriesInstanceUID": uid}, list[SeriesRow]))
 
 
 def _series(rows: Iterable[SeriesRow] | None) -> list[Series]:

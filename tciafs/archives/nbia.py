@@ -1,4 +1,4 @@
-"""An NBIA server's API v4, with the unversioned drill-down: requests out, records and bytes back.
+"""An NBIA server, by the interface that it has: requests out, records and bytes back.
 
 What each endpoint answers, and how it fails, is in the server's source; sections named here are
 those of the project's NBIA reference.
@@ -9,36 +9,26 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
-from tciafs.archives.base import (
-    SERVER_BYTES_PER_SECOND,
-    BadAnswer,
-    Failed,
-    Refused,
-    Unsupported,
-)
+from tciafs.archives import criteria, listed, lists, search
+from tciafs.archives.base import SERVER_BYTES_PER_SECOND, BadAnswer, Failed, Refused, Unsupported
 from tciafs.archives.bulk import open_records
 from tciafs.archives.capabilities import Capabilities
-from tciafs.archives.criteria import count_patients, get_manufacturers, get_species, search
-from tciafs.archives.drilldown import GUEST, DrillDown, Listed
-from tciafs.archives.http import Http
-from tciafs.archives.listed import find_series, get_cart
-from tciafs.archives.search import (
-    find_collections,
-    find_named_patients,
-    find_patients,
-    get_values,
-)
-from tciafs.archives.values import text
+from tciafs.archives.drilldown import DrillDown, Listed
+from tciafs.archives.http import LARGEST_JSON, Http
+from tciafs.archives.interfaces import CHOICES, Interface, Interfaces
+from tciafs.archives.values import text, whole
 from tciafs.archives.wire import (
     CollectionRow,
     DescriptionRow,
     LicenseRow,
     PatientRow,
     SeriesRow,
+    SizeRow,
     SopRow,
     StudyRow,
     TermsRow,
@@ -57,95 +47,86 @@ from tciafs.selection import Selection
 
 logger = logging.getLogger(__name__)
 
-_MD5 = "v4/getMD5HashForImage"
-_SERIES_MD5 = "v4/getMD5Hierarchy"
-_ZIP = "v4/getImage"
-_ZIP_MD5 = "v4/getImage?IncludeMD5"  # a parameter that servers older than 2025-11-26 refuse
 _HEAD_SECONDS = 10.0
-_DESCRIPTIONS = "v4/getCollectionDescriptions"
-_OLD_DESCRIPTIONS = "getCollectionDescriptions"  # this one alone tells the licence (2.3)
-_LICENSES = "getLicenses"
-_LARGEST_DESCRIPTION = 4_000_000  # bytes
+_LARGEST_OPTIONAL = 4_000_000  # bytes
 _LARGEST_TERMS = 16_000_000  # bytes: some 20,000 series
-_GUEST = dict.fromkeys((_OLD_DESCRIPTIONS, _LICENSES), GUEST)
 
 R = TypeVar("R")
 
 
 class NBIA:
-    """An archive that runs NBIA 9.5 or later."""
+    """An archive that runs NBIA; `api` is the interface to ask, or "auto" for the best that it has."""
 
     has_ranges = False
 
-    def __init__(self, name: str, http: Http, capabilities: Capabilities) -> None:
+    def __init__(self, name: str, http: Http, capabilities: Capabilities, api: str = "v4") -> None:
         self.name = name
         self.http = http
         self._capabilities = capabilities
-        self._drill_down = DrillDown(http, capabilities)
+        self._interfaces = Interfaces(http, capabilities, CHOICES[api])
+        self._drill_downs = {each: DrillDown(http, capabilities, each) for each in CHOICES[api]}
+
+    @property
+    def api(self) -> str:
+        """Return the version of the interface that is asked, as far as the server told what it has."""
+        return self._interfaces.current.version
 
     async def get_collections(self) -> list[Collection]:
-        """Return all collections (v4/getCollectionValues)."""
-        rows = await self.http.get_json("v4/getCollectionValues", {}, list[CollectionRow])
+        """Return all collections (getCollectionValues)."""
+        rows = await self._get("getCollectionValues", {}, list[CollectionRow])
         names = {text(row.collection) for row in rows or []}
         return [Collection(name) for name in names if name]
 
     async def get_patients(self, collection: str) -> list[Patient]:
-        """Return all patients of a collection (v4/getPatient)."""
-        rows = await self.http.get_json("v4/getPatient", {"Collection": collection}, list[PatientRow])
+        """Return all patients of a collection (getPatient)."""
+        rows = await self._get("getPatient", {"Collection": collection}, list[PatientRow])
         return distinct(patient_of(row, collection) for row in rows or [])
 
     async def get_studies(self, collection: str, patient_id: str) -> list[Study]:
-        """Return all studies of a patient (v4/getPatientStudy)."""
+        """Return all studies of a patient (getPatientStudy)."""
         params = {"Collection": collection, "PatientID": patient_id}
-        rows = await self.http.get_json("v4/getPatientStudy", params, list[StudyRow])
+        rows = await self._get("getPatientStudy", params, list[StudyRow])
         return distinct(study_of(row, collection, patient_id) for row in rows or [])
 
     async def get_series(self, collection: str, patient_id: str) -> list[Series]:
-        """Return all series of a patient (v4/getSeries)."""
+        """Return all series of a patient (getSeries)."""
         params = {"Collection": collection, "PatientID": patient_id}
-        rows = await self.http.get_json("v4/getSeries", params, list[SeriesRow])
+        rows = await self._get("getSeries", params, list[SeriesRow])
         return distinct(series_of(row, collection, patient_id) for row in rows or [])
+
+    async def get_terms(self, collection: str) -> Counter[Terms]:
+        """Count all series of a collection by their terms (getSeries); some 20,000 at most."""
+        rows = await self._get("getSeries", {"Collection": collection}, list[TermsRow], _LARGEST_TERMS)
+        distinct_rows = {row.series_instance_uid: row for row in rows or []}
+        return Counter(terms_of(row) for row in distinct_rows.values() if text(row.collection) == collection)
 
     async def get_description(self, collection: str) -> Description:
         """Return what is said of a collection as a whole, with its licence where the server tells that."""
+        interface = self._interfaces.current
         row = DescriptionRow()
-        for endpoint in (_OLD_DESCRIPTIONS, _DESCRIPTIONS):
+        for endpoint in interface.descriptions:
             rows = await self._get_optional(endpoint, {"collectionName": collection}, list[DescriptionRow])
             if rows is not None:
                 row = next((row for row in rows if text(row.collection) == collection), row)
                 break
         licenses = None
-        if row.license_id is not None:
-            licenses = await self._get_optional(_LICENSES, {}, list[LicenseRow])
+        if row.license_id is not None and interface.licenses:
+            licenses = await self._get_optional(interface.licenses, {}, list[LicenseRow])
         return description_of(row, licenses or [])
 
-    async def get_terms(self, collection: str) -> Counter[Terms]:
-        """Count all series of a collection by their terms (v4/getSeries); some 20,000 at most."""
-        params = {"Collection": collection}
-        rows = await self.http.get_json("v4/getSeries", params, list[TermsRow], largest=_LARGEST_TERMS)
-        distinct_rows = {row.series_instance_uid: row for row in rows or []}
-        return Counter(terms_of(row) for row in distinct_rows.values() if text(row.collection) == collection)
-
-    async def _get_optional(self, endpoint: str, params: dict[str, str], kind: type[R]) -> R | None:
-        """Return an answer that can be done without: None where the server has or gives none."""
-        if self._capabilities.lacks(endpoint):
-            return None
-        guest = _GUEST.get(endpoint)
-        try:
-            return await self.http.get_json(endpoint, params, kind, guest, _LARGEST_DESCRIPTION)
-        except Unsupported:
-            self._capabilities.note_lacking(endpoint)
-        except (BadAnswer, Failed, Refused) as exc:
-            logger.info("done without: %s", exc)
-        return None
-
     def open_studies(self, collection: str) -> AbstractAsyncContextManager[AsyncIterator[list[Study]]]:
-        """Stream all studies of a collection (v4/getPatientStudy)."""
-        return open_records(self.http, "v4/getPatientStudy", collection, StudyRow, study_of)
+        """Stream all studies of a collection (getPatientStudy)."""
+        params = {"Collection": collection}
+        return self._open(
+            lambda at: open_records(self.http, at.path("getPatientStudy"), params, StudyRow, study_of)
+        )
 
     def open_series_of(self, collection: str) -> AbstractAsyncContextManager[AsyncIterator[list[Series]]]:
-        """Stream all series of a collection (v4/getSeries)."""
-        return open_records(self.http, "v4/getSeries", collection, SeriesRow, series_of)
+        """Stream all series of a collection (getSeries)."""
+        params = {"Collection": collection}
+        return self._open(
+            lambda at: open_records(self.http, at.path("getSeries"), params, SeriesRow, series_of)
+        )
 
     async def get_instances(self, wanted: Series, others: Sequence[Series] = ()) -> Listed:
         """Return the instances of `wanted` and, where one question serves for all, of `others`.
@@ -153,108 +134,194 @@ class NBIA:
         With the drill-down: exact sizes and instance numbers in two requests (section 4). Without it:
         the UIDs alone, of `wanted`.
         """
-        if self._drill_down.is_there():
-            try:
-                return await self._drill_down.images_of([wanted, *others])
-            except Unsupported:
-                if self._drill_down.is_there():
-                    raise
-        return {wanted.series_instance_uid: await self._list_uids(wanted)}
+        return await self._interfaces.ask(lambda at: self._get_instances(at, wanted, others))
 
     async def find_collections(self, selection: Selection) -> list[Collection]:
-        """Return the collections with a series that is selected (v4/getSimpleSearch)."""
-        return await find_collections(self.http, selection)
+        """Return the collections with a series that is selected (v4/getSimpleSearch, or lists)."""
+        return await self._interfaces.ask(
+            lambda at: (
+                search.find_collections(self.http, selection)
+                if at.search
+                else lists.find_collections(self.http, at, selection)
+            )
+        )
 
     async def find_patients(self, selection: Selection) -> list[Patient]:
-        """Return the patients that are selected (v4/getPatient, getSeries or getSimpleSearch)."""
-        find = find_named_patients if selection.patients else find_patients
-        return await find(self.http, selection)
+        """Return the patients that are selected (getPatient, getSeries, v4/getSimpleSearch, or lists)."""
+        return await self._interfaces.ask(lambda at: self._find_patients(at, selection))
 
     async def find_series(self, uids: Iterable[str]) -> list[Series]:
         """Return those of the series that the archive has (v4/getSeriesMetadata, else getSeries)."""
-        return await find_series(self.http, self._capabilities, uids)
+        wanted = list(uids)
+        return await self._interfaces.ask(
+            lambda at: listed.find_series(self.http, self._capabilities, at, wanted)
+        )
 
     async def get_cart(self, name: str) -> list[Series]:
-        """Return the series of a shared cart (v1/getContentsByName: v4 has no such endpoint)."""
-        return await get_cart(self.http, name)
+        """Return the series of a shared cart (getContentsByName)."""
+        return await self._interfaces.ask(lambda at: listed.get_cart(self.http, at, name))
 
     async def get_modalities(self) -> list[str]:
-        """Return all modalities (v4/getModalityValues)."""
-        return await get_values(self.http, "v4/getModalityValues")
+        """Return all modalities (getModalityValues)."""
+        return await self._interfaces.ask(
+            lambda at: search.get_values(self.http, at.path("getModalityValues"))
+        )
 
     async def get_body_parts(self) -> list[str]:
-        """Return all body parts (v4/getBodyPartValues)."""
-        return await get_values(self.http, "v4/getBodyPartValues")
+        """Return all body parts (getBodyPartValues)."""
+        return await self._interfaces.ask(
+            lambda at: search.get_values(self.http, at.path("getBodyPartValues"))
+        )
 
-    async def search(self, criteria: Criteria) -> list[Series]:
+    async def search(self, wanted: Criteria) -> list[Series]:
         """Return the series that match, with their sizes (v4/getSimpleSearch, then getCartData)."""
-        return await search(self.http, criteria)
+        return await self._searched(lambda http: criteria.search(http, wanted))
 
     async def count_patients(self) -> dict[str, int]:
         """Return how many patients each collection has (v4/getCollectionValuesAndCounts)."""
-        return await count_patients(self.http)
+        return await self._searched(criteria.count_patients)
 
     async def get_manufacturers(self) -> list[str]:
         """Return all manufacturers (v4/getManufacturerValues)."""
-        return await get_manufacturers(self.http)
+        return await self._searched(criteria.get_manufacturers)
 
     async def get_species(self) -> list[str]:
         """Return all species by name (v4/getSpeciesTax)."""
-        return sorted(await get_species(self.http))
+        return sorted(await self._searched(criteria.get_species))
+
+    async def _searched(self, question: Callable[[Http], Awaitable[R]]) -> R:
+        async def ask(at: Interface) -> R:
+            if at.search is None:
+                raise Unsupported(f"{at.version} cannot be searched by criteria: v4 alone can")
+            return await question(self.http)
+
+        return await self._interfaces.ask(ask)
 
     def open_instance(
         self, instance: Instance, span: range | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Stream the stored file (v4/getSingleImage); always whole, since the server ignores ranges."""
+        """Stream the stored file (getSingleImage); always whole, since the server ignores ranges."""
         params = {
             "SeriesInstanceUID": instance.series_instance_uid,
             "SOPInstanceUID": instance.sop_instance_uid,
         }
         head_seconds = _HEAD_SECONDS + instance.estimate / SERVER_BYTES_PER_SECOND
-        return self.http.stream("v4/getSingleImage", params, head_seconds)
+        return self._open(lambda at: self.http.stream(at.path("getSingleImage"), params, head_seconds))
 
     async def get_md5(self, instance: Instance) -> str | None:
-        """Return the digest in the archive's database (v4/getMD5HashForImage); empty means it has none."""
-        params = {"SOPInstanceUID": instance.sop_instance_uid}
-        return await self._digest(_MD5, lambda: self.http.get_text(_MD5, params))
+        """Return the digest in the archive's database (getMD5HashForImage); empty means it has none."""
+        uid = instance.sop_instance_uid
+        return await self._interfaces.ask(
+            lambda at: self._digest(
+                at, at.md5, lambda endpoint: self.http.get_text(endpoint, {at.md5_parameter: uid})
+            )
+        )
 
-    @asynccontextmanager
-    async def open_series(self, series_instance_uid: str) -> AsyncIterator[Zipped]:
-        """Stream the series as a ZIP sorted by InstanceNumber, digests at its end (v4/getImage)."""
-        if self._capabilities.lacks(_ZIP):
-            raise Unsupported(f"{_ZIP}: the server has none")
-        params = {"SeriesInstanceUID": series_instance_uid, "NewFileNames": "Yes"}
-        if not self._capabilities.lacks(_ZIP_MD5):
-            params["IncludeMD5"] = "Yes"
-        try:
-            async with self.http.stream(_ZIP, params, _HEAD_SECONDS) as chunks:
-                yield Zipped(chunks)
-        except Unsupported:
-            self._capabilities.note_lacking(_ZIP)
-            raise
-        except BadAnswer as exc:
-            if "Invalid query parameter" in str(exc):
-                self._capabilities.note_lacking(_ZIP_MD5)
-            raise
+    def open_series(self, series_instance_uid: str) -> AbstractAsyncContextManager[Zipped]:
+        """Stream the series as a ZIP sorted by InstanceNumber, digests at its end (getImage)."""
+        return self._open(lambda at: self._open_zip(at, series_instance_uid))
 
     async def get_series_md5(self, series_instance_uid: str) -> str | None:
         """Return the digest of the series' digests (v4/getMD5Hierarchy)."""
         form = [("SeriesInstanceUID", series_instance_uid)]
-        return await self._digest(_SERIES_MD5, lambda: self.http.post_text(_SERIES_MD5, form))
+        return await self._interfaces.ask(
+            lambda at: self._digest(at, at.series_md5, lambda endpoint: self.http.post_text(endpoint, form))
+        )
 
-    async def _digest(self, endpoint: str, ask: Callable[[], Awaitable[str]]) -> str | None:
+    async def _get(
+        self, name: str, params: Mapping[str, str], kind: type[R], largest: int = LARGEST_JSON
+    ) -> R | None:
+        """Return the answer of a list that every interface has."""
+        return await self._interfaces.ask(lambda at: self.http.get_json(at.path(name), params, kind, largest))
+
+    @asynccontextmanager
+    async def _open(self, opening: Callable[[Interface], AbstractAsyncContextManager[R]]) -> AsyncIterator[R]:
+        """Hold open what the interface has that the server has."""
+        async with AsyncExitStack() as stack:
+            yield await self._interfaces.ask(lambda at: stack.enter_async_context(opening(at)))
+
+    async def _get_optional(self, endpoint: str, params: Mapping[str, str], kind: type[R]) -> R | None:
+        """Return an answer that can be done without: None where the server has or gives none."""
         if self._capabilities.lacks(endpoint):
             return None
         try:
-            digest = await ask()
+            return await self.http.get_json(endpoint, params, kind, _LARGEST_OPTIONAL)
         except Unsupported:
+            self._capabilities.note_lacking(endpoint)
+        except (BadAnswer, Failed, Refused) as exc:
+            logger.info("done without: %s", exc)
+        return None
+
+    async def _get_instances(self, at: Interface, wanted: Series, others: Sequence[Series]) -> Listed:
+        drill_down = self._drill_downs[at]
+        if drill_down.is_there():
+            try:
+                return await self._drill_down(at, wanted, others)
+            except Unsupported:
+                if drill_down.is_there():
+                    raise
+        return {wanted.series_instance_uid: await self._list_uids(at, wanted)}
+
+    async def _drill_down(self, at: Interface, wanted: Series, others: Sequence[Series]) -> Listed:
+        drill_down, uid = self._drill_downs[at], wanted.series_instance_uid
+        listed = await drill_down.images_of([wanted, *others])
+        if others and drill_down.is_gap(listed[uid]):  # perhaps in another series
+            listed |= await drill_down.images_of([wanted])
+        if isinstance(failure := listed[uid], Failed) and drill_down.is_gap(failure):
+            listed[uid] = await self._list_uids(at, wanted)
+            self.http.forgive(failure)
+        return listed
+
+    async def _list_uids(self, at: Interface, series: Series) -> list[Instance]:
+        params = {"SeriesInstanceUID": series.series_instance_uid}
+        rows = await self.http.get_json(at.path("getSOPInstanceUIDs"), params, list[SopRow])
+        if series.file_size is None:  # as of servers that are older than that column
+            sizes = await self._get_optional(at.path("getSeriesSize"), params, list[SizeRow])
+            size = sizes[0] if sizes else SizeRow()
+            count = series.image_count or whole(size.count) or 0
+            series = replace(series, file_size=whole(size.size), image_count=count)
+        return distinct(instance_of(series, row.sop_instance_uid) for row in rows or [])
+
+    async def _find_patients(self, at: Interface, selection: Selection) -> list[Patient]:
+        if selection.patients:
+            return await lists.find_named_patients(self.http, at, selection)
+        if at.search:
+            return await search.find_patients(self.http, selection)
+        return await lists.find_patients(self.http, at, selection)
+
+    @asynccontextmanager
+    async def _open_zip(self, at: Interface, series_instance_uid: str) -> AsyncIterator[Zipped]:
+        endpoint = at.path("getImage")
+        with_md5 = f"{endpoint}?IncludeMD5"  # a parameter that servers older than 2025-11-26 refuse
+        if self._capabilities.lacks(endpoint):
+            raise Unsupported(f"{endpoint}: the server has none")
+        params = {"SeriesInstanceUID": series_instance_uid, "NewFileNames": "Yes"}
+        if at.zips_md5s and not self._capabilities.lacks(with_md5):
+            params["IncludeMD5"] = "Yes"
+        try:
+            async with self.http.stream(endpoint, params, _HEAD_SECONDS) as chunks:
+                yield Zipped(chunks)
+        except Unsupported:
+            if not await self._interfaces.lacks(at):
+                self._capabilities.note_lacking(endpoint)
+            raise
+        except BadAnswer as exc:
+            if "Invalid query parameter" in str(exc):
+                self._capabilities.note_lacking(with_md5)
+            raise
+
+    async def _digest(
+        self, at: Interface, endpoint: str | None, ask: Callable[[str], Awaitable[str]]
+    ) -> str | None:
+        if endpoint is None or self._capabilities.lacks(endpoint):
+            return None
+        try:
+            digest = await ask(endpoint)
+        except Unsupported:
+            if await self._interfaces.lacks(at):
+                raise  # and another interface is asked
             self._capabilities.note_lacking(endpoint)
             return None
         if digest and not re.fullmatch(r"[0-9a-fA-F]{32}", digest):
             raise BadAnswer(f"{endpoint}: something else than a digest came")
         return digest.lower() or None
-
-    async def _list_uids(self, series: Series) -> list[Instance]:
-        params = {"SeriesInstanceUID": series.series_instance_uid}
-        rows = await self.http.get_json("v4/getSOPInstanceUIDs", params, list[SopRow])
-        return distinct(instance_of(series, row.sop_instance_uid) for row in rows or [])

@@ -11,16 +11,7 @@ from collections.abc import Sequence
 from tciafs.archives.base import BadAnswer
 from tciafs.archives.http import Form, Http
 from tciafs.archives.values import text
-from tciafs.archives.wire import (
-    PatientKeys,
-    PatientRow,
-    SearchAnswer,
-    SeriesRow,
-    ValueRow,
-    distinct,
-    patient_of,
-    series_of,
-)
+from tciafs.archives.wire import PatientKeys, SearchAnswer, ValueRow, distinct
 from tciafs.model import Collection, Patient
 from tciafs.selection import Selection
 
@@ -75,15 +66,6 @@ async def find_all(http: Http, criteria: Sequence[tuple[str, str]], more: Form =
     return found
 
 
-async def find_named_patients(http: Http, selection: Selection) -> list[Patient]:
-    """Return where the selected PatientIDs occur, if need be with a series that is selected."""
-    look = _with_series if selection.concerns_series else _with_id
-    found: list[Patient | None] = []
-    for patient_id in selection.patients:
-        found += await look(http, selection, patient_id)
-    return [patient for patient in distinct(found) if selection.has_collection(patient.collection)]
-
-
 async def get_values(http: Http, endpoint: str) -> list[str]:
     """Return the values of a column: of getModalityValues or getBodyPartValues."""
     rows = await http.get_json(endpoint, {}, list[ValueRow])
@@ -108,18 +90,6 @@ async def _page(
     if answer is None or answer.total_patients is None:
         raise BadAnswer(f"{SEARCH}: no number of patients came")  # what is empty is said in so many words
     return answer
-
-
-async def _with_id(http: Http, selection: Selection, patient_id: str) -> list[Patient | None]:
-    rows = await http.get_json("v4/getPatient", {"PatientId": patient_id}, list[PatientRow])
-    found = [patient_of(row, name) for row in rows or [] if (name := text(row.collection))]
-    return [patient for patient in found if patient and patient.patient_id == patient_id]
-
-
-async def _with_series(http: Http, selection: Selection, patient_id: str) -> list[Patient | None]:
-    rows = await http.get_json("v4/getSeries", {"PatientID": patient_id}, list[SeriesRow])
-    found = [series_of(row, name, patient_id) for row in rows or [] if (name := text(row.collection))]
-    return [Patient(one.collection, patient_id) for one in found if one and selection.has_series(one)]
 
 
 def _patient(row: PatientKeys) -> Patient | None:

@@ -161,13 +161,11 @@ class ValueRow(msgspec.Struct, rename={"modality": "Modality", "body_part": "Bod
     body_part: Text = None
 
 
-class ImageRow(msgspec.Struct, rename="camel"):
-    """A row of getImageDrillDown: the one place that tells the size of an image (nbia-api 4.1)."""
+class SizeRow(msgspec.Struct, rename={"size": "TotalSizeInBytes", "count": "ObjectCount"}):
+    """A row of getSeriesSize."""
 
-    sop_instance_uid: str
-    series_instance_uid: str
-    instance_number: Number = None
     size: Number = None
+    count: Number = None
 
 
 class StudyKeys(msgspec.Struct, rename="camel"):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from tciafs.config import AHEAD, LOG_FORMATS, PROFILES, SIZES, VERIFY, XATTRS, Config
+from tciafs.config import AHEAD, API, LOG_FORMATS, PROFILES, SIZES, VERIFY, XATTRS, Config
 from tciafs.names import Layout
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -183,6 +183,11 @@ SETTINGS = (
         ARCHIVE,
         f"{', '.join(PROFILES)}, a name from the configuration file,"
         " or the address of an NBIA service (http://host:port/nbia-api/services).",
+    ),
+    Setting(
+        "api",
+        Kind.choice(API),
+        "Which of NBIA's interfaces to ask; 'auto' asks the newest that the archive has.",
     ),
     Setting("collection", NAMES, "Show this collection; give the option again to show others, too.", "all"),
     Setting(

@@ -18,7 +18,7 @@ import platformdirs
 
 from tciafs.cli.failure import Failure
 from tciafs.cli.settings import DIRECTORY, FILE, SETTINGS, Setting
-from tciafs.config import PROFILES, Config, WrongSetting, is_base_address
+from tciafs.config import API, PROFILES, Config, WrongSetting, is_base_address
 from tciafs.service.mountinfo import mount_at
 
 # Of our tests and of CI; no settings, so no mistakes either.
@@ -32,7 +32,7 @@ class Sources:
 
     def __init__(self, file: Path | None = None) -> None:
         self.values: dict[str, Any] = {"cache_dir": platformdirs.user_cache_path("tciafs")}
-        self.archives: dict[str, str] = {}
+        self.archives: dict[str, dict[str, str]] = {}
         self._places: dict[str, str] = {}
         self._read_file(file)
         self._read_environment()
@@ -41,8 +41,11 @@ class Sources:
         """Return the settings of a mount; flags that are None were not given."""
         given = {name: value for name, value in flags.items() if value not in (None, ())}
         chosen = self.values | given
-        if address := self.archives.get(chosen.get("archive", "")):
-            chosen["archive"] = address
+        if archive := self.archives.get(chosen.get("archive", "")):
+            chosen["archive"] = archive["url"]
+            is_nearer = "api" in given or self._places.get("api") == "TCIAFS_API"
+            if "api" in archive and not is_nearer:
+                chosen["api"] = archive["api"]
         chosen["cache_dir"] = Path(os.path.realpath(chosen["cache_dir"]))
         try:
             return Config(mountpoint=located(mountpoint), **chosen)
@@ -135,13 +138,13 @@ def _refuse_toml(path: Path, text: str, said: str) -> NoReturn:
     _refuse(f"{path}: line {line}, column {column}", f"{what}; see https://toml.io")
 
 
-def _archives(path: Path, tables: object) -> dict[str, str]:
-    """Return the address of each archive that the file names."""
+def _archives(path: Path, tables: object) -> dict[str, dict[str, str]]:
+    """Return the settings of each archive that the file names."""
     if not isinstance(tables, dict):
         _refuse(
             f"{path}: archives", 'takes tables: [archives.NAME] with url = "https://host/nbia-api/services"'
         )
-    found: dict[str, str] = {}
+    found: dict[str, dict[str, str]] = {}
     for name, table in tables.items():
         place = f"{path}: archives.{_name(name)}"
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -151,13 +154,15 @@ def _archives(path: Path, tables: object) -> dict[str, str]:
         if not isinstance(table, dict):
             _refuse(place, 'takes a table with url = "https://host/nbia-api/services"')
         for key in table:
-            if key != "url":
-                _refuse(f"{place}.{_name(key)}", "no such setting; an archive takes url alone")
+            if key not in ("url", "api"):
+                _refuse(f"{place}.{_name(key)}", "no such setting; an archive takes url and api")
         url = table.get("url")
         if not isinstance(url, str) or not is_base_address(url):
             said = "takes an address like https://host/nbia-api/services"
             _refuse(f"{place}.url", said if url is None else f"{_shown(url)}: {said}")
-        found[name] = url
+        if table.get("api", "auto") not in API:
+            _refuse(f"{place}.api", f"{_shown(table['api'])}: takes {' or '.join(API)}")
+        found[name] = table
     return found
 
 

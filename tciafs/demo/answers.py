@@ -59,6 +59,7 @@ class Question:
     dataset: Dataset
     version: str
     parameters: Sequence[tuple[str, str]]
+    lacking_columns: Sequence[str] = ()
 
     def get(self, name: str) -> str | None:
         """Return the first value of the parameter, None when absent or empty."""

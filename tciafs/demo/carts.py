@@ -1,31 +1,26 @@
-"""Shared carts: lists of series under a name (nbia-api: sections 2.1 and 6.3)."""
+"""Shared carts: series that somebody put together in the web pages, by a name to pass on (nbia-api 6.3)."""
 
 from __future__ import annotations
 
-import random
+from collections.abc import Mapping
 
-from tciafs.demo.answers import JSON, Answer, Endpoint, Question, Table
-from tciafs.demo.rows import series_row, updated_series_columns
+from tciafs.demo.answers import Answer, Endpoint, Question, Table, Value
+from tciafs.demo.rows import cart_columns, series_row
 
 
 def get_contents_by_name(question: Question) -> Answer:
-    """List the series of a cart that are visible, always in JSON; of none there is where nobody shared it."""
-    dataset = question.dataset
-    uids = dataset.carts.get((question.get("name") or "").casefold(), [])
-    found = [dataset.series[uid] for uid in uids if uid in dataset.series]
-    rows = [{**series_row(series), "Date Released": series.released} for series in found if not series.hidden]
-    random.shuffle(rows)
-    columns = [name for name in updated_series_columns("v1") if name != "DateReleased"]
-    return Table([*columns, "Date Released"], rows).render(question.version, "json")
+    """List the series of a cart, always in JSON; nothing at all for a cart that is not there."""
+    uids = question.dataset.carts.get(question.get("name") or "", ())
+    stored = [question.dataset.series[uid] for uid in uids]
+    rows: list[Mapping[str, Value]] = [
+        {**series_row(series), "Date Released": series.released} for series in stored if not series.hidden
+    ]
+    return Table(cart_columns(), rows).render(question.version, "json")
 
 
 def endpoints(version: str) -> dict[str, Endpoint]:
-    """Return the endpoints of this module in `version` of the API: v4 has none."""
+    """Return the endpoints of this module in `version` of the API: v4 has none, and clients ask v1."""
     if version not in ("v1", "v2"):
         return {}
     complaint = "A parameter, name, is required for this API call."
-    return {
-        "getContentsByName": Endpoint(
-            get_contents_by_name, required=("name",), complaint=complaint, produces=(JSON,)
-        )
-    }
+    return {"getContentsByName": Endpoint(get_contents_by_name, "GET", ("name",), ("name",), complaint)}

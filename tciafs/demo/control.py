@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tciafs.demo.dataset import Dataset
 from tciafs.demo.records import StoredSeries
 from tciafs.demo.service import Service
 from tciafs.demo.synthetic import Wanted, make_up
@@ -50,7 +51,7 @@ class Control:
         return JSONResponse({})
 
     async def edit(self, request: Request) -> Response:
-        """PUT: change what the archive holds (see `_edit_series` and `synthetic.Wanted`), or share a cart."""
+        """PUT: change what the archive holds (see `_edit_series`, `_share_cart` and `synthetic.Wanted`)."""
         try:
             changed = self._edit(await request.json())
         except (KeyError, TypeError, ValueError) as exc:
@@ -66,12 +67,18 @@ class Control:
                 return [_edit_series(dataset.series[uid], {"hidden": True})]
             case {"show_series": uid, **rest} if not rest:
                 return [_edit_series(dataset.series[uid], {"hidden": False})]
-            case {"cart": name, "series": uids, **rest} if not rest:
-                dataset.carts[name.casefold()] = uids
-                return [dataset.series[uid] for uid in uids if uid in dataset.series]
+            case {"cart": str(name), "series": list(uids), **rest} if not rest:
+                return _share_cart(dataset, name, uids)
             case {"series": uid, **change}:
                 return [_edit_series(dataset.series[uid], change)]
         raise ValueError(f"no such edit: {', '.join(wanted)}")
+
+
+def _share_cart(dataset: Dataset, name: str, uids: list[str]) -> list[StoredSeries]:
+    """Give a shared cart these series alone."""
+    series = [dataset.series[uid] for uid in uids]
+    dataset.carts[name] = uids
+    return series
 
 
 def _edit_series(series: StoredSeries, change: Mapping[str, Any]) -> StoredSeries:

@@ -25,7 +25,7 @@ class Dataset:
         self.series: dict[str, StoredSeries] = {}
         self.series_by_pk: dict[int, StoredSeries] = {}
         self.instances: dict[str, StoredInstance] = {}
-        self.carts: dict[str, list[str]] = {}  # shared ones: SeriesInstanceUIDs by folded name
+        self.carts: dict[str, list[str]] = {}  # SeriesInstanceUIDs by the name of a shared cart
         self._patients: dict[tuple[str, str], StoredPatient] = {}
         self._studies: dict[tuple[int, str], StoredStudy] = {}
         self._by_collection: defaultdict[str, list[StoredSeries]] = defaultdict(list)

@@ -2,7 +2,9 @@
 
 `latency_ms`: wait before every answer. `bandwidth_mbit`: the speed of each connection; `total_mbit`: of
 all of them together. `disabled`: endpoints that are not there ("v4/getImageDrillDown", or
-"getImageDrillDown" for the unversioned one). `ranges`: single images are given in ranges, which NBIA's
+"getImageDrillDown" for the unversioned one). `interfaces`: those that are there, of INTERFACES.
+`lacking_columns`: what lists of v1, v2 and v4 do not have, as servers that are older than a column.
+`ranges`: single images are given in ranges, which NBIA's
 server does not do but other archives do. `rules`: faults of single answers, see `Rule`.
 """
 
@@ -31,6 +33,7 @@ Fault = Literal[
     "cut",  # the head and half of the body, then the connection is dropped
 ]
 
+INTERFACES = ("v1", "v2", "v4", "unversioned")
 _PAGE = b"<!DOCTYPE html><html><head><title>Maintenance</title></head><body>Back soon.</body></html>"
 _FLIPPED = 16
 
@@ -80,8 +83,19 @@ class Switches:
     bandwidth_mbit: float = 0
     total_mbit: float = 0
     disabled: Sequence[str] = ()
+    interfaces: Sequence[str] = INTERFACES
+    lacking_columns: Sequence[str] = ()
     ranges: bool = False
     rules: Sequence[Rule] = ()
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.interfaces) - set(INTERFACES):
+            raise ValueError(f"no such interface: {', '.join(sorted(unknown))}")
+
+    def has(self, version: str, name: str) -> bool:
+        """Tell whether an endpoint is there, as far as it is switched."""
+        key = f"{version}/{name}" if version else name
+        return (version or "unversioned") in self.interfaces and key not in self.disabled
 
     def changed(self, wanted: Mapping[str, Any]) -> Switches:
         """Return these switches with those that are `wanted`, given as JSON."""

@@ -75,6 +75,7 @@ def _same(
 
 def _answer(question: Question, columns: list[str], rows: list[Mapping[str, Value]]) -> Answer:
     random.shuffle(rows)
+    columns = [column for column in columns if column not in question.lacking_columns]
     return Table(columns, rows).render(question.version, question.get("format"))
 
 

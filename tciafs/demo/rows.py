@@ -35,9 +35,8 @@ _SERIES_V4 = (
     "DataDescriptionURI FileSize ReleasedStatus DateReleased StudyDesc StudyDate ThirdPartyAnalysis "
     "Authorized"
 )
-_UPDATED_SERIES_V1 = (
-    f"{_SERIES_START}PatientID Manufacturer ManufacturerModelName SoftwareVersions ImageCount DateReleased"
-)
+_CART = f"{_SERIES_START}PatientID Manufacturer ManufacturerModelName SoftwareVersions ImageCount"
+_UPDATED_SERIES_V1 = f"{_CART} DateReleased"
 _SERIES_V1 = (
     f"{_SERIES_START}PatientID Manufacturer ManufacturerModelName SoftwareVersions ImageCount TimeStamp "
     "LicenseName LicenseURI CollectionURI FileSize DateReleased StudyDesc StudyDate ThirdPartyAnalysis"
@@ -62,6 +61,11 @@ def series_columns(version: str) -> list[str]:
 def updated_series_columns(version: str) -> list[str]:
     """Return the columns of getUpdatedSeries: v1 says neither sizes nor licences there."""
     return (_SERIES_V4 if version == "v4" else _UPDATED_SERIES_V1).split()
+
+
+def cart_columns() -> list[str]:
+    """Return the columns of getContentsByName, one of which has a blank in its name."""
+    return [*_CART.split(), "Date Released"]
 
 
 def patient_row(patient: StoredPatient) -> Mapping[str, Value]:

@@ -15,7 +15,18 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from tciafs.demo import carts, descriptions, digests, images, listings, metadata, search
+from tciafs.demo import (
+    carts,
+    descriptions,
+    digests,
+    images,
+    legacy,
+    listings,
+    metadata,
+    search,
+    studies,
+    tokens,
+)
 from tciafs.demo.answers import FORMATS, Answer, Endpoint, Question, Refusal, bad_request, server_error
 from tciafs.demo.dataset import Dataset
 from tciafs.demo.delivery import Manner, Trunk, deliver
@@ -28,8 +39,18 @@ _FORM = "application/x-www-form-urlencoded"
 _log = logging.getLogger(__name__)
 
 
-def _endpoints(version: str) -> dict[str, Endpoint]:
-    rooms = (descriptions, metadata, search, *((carts, listings, images, digests) if version else ()))
+def endpoints(version: str) -> dict[str, Endpoint]:
+    """Return what the archive has in `version` of the API, "" for what has none."""
+    rooms = (
+        carts,
+        descriptions,
+        legacy,
+        metadata,
+        search,
+        studies,
+        tokens,
+        *((listings, images, digests) if version else ()),
+    )
     return {name: each for room in rooms for name, each in room.endpoints(version).items()}
 
 
@@ -41,7 +62,7 @@ class Service:
         self.journal = Journal()
         self.usual = usual
         self.switch(usual)
-        self._endpoints = {version: _endpoints(version) for version in ("v1", "v2", "v4", "")}
+        self._endpoints = {version: endpoints(version) for version in ("v1", "v2", "v4", "")}
 
     def switch(self, switches: Switches) -> None:
         """Answer as `switches` say from now on."""
@@ -97,7 +118,7 @@ class Service:
                 if version == "v4" and known != parameters:
                     raise _unknown_parameter(parameters, endpoint, request.headers.get("accept"))
                 parameters = known
-            question = Question(self.dataset, version, parameters)
+            question = Question(self.dataset, version, parameters, self.switches.lacking_columns)
             if not all(map(question.get, endpoint.required)):
                 raise bad_request(endpoint.complaint)
             return endpoint.answer(question)
@@ -110,7 +131,8 @@ class Service:
     def _endpoint(self, request: Request, version: str, name: str) -> Endpoint:
         """Find the endpoint, with the errors of JAX-RS where there is none for such a request."""
         endpoint = self._endpoints[version].get(name)
-        if endpoint is None or (f"{version}/{name}" if version else name) in self.switches.disabled:
+        is_there = self.switches.has(version, name) or name == tokens.TOKEN
+        if endpoint is None or not is_there:
             raise server_error("HTTP 404 Not Found")
         method = "GET" if request.method == "HEAD" else request.method
         if method != endpoint.method:
@@ -119,7 +141,8 @@ class Service:
             raise server_error("HTTP 406 Not Acceptable")
         if method == "POST" and request.headers.get("content-type", _FORM).partition(";")[0] != _FORM:
             raise server_error("HTTP 415 Unsupported Media Type")
-        if version in ("v2", "") and "authorization" not in request.headers:
+        is_open = version in ("v1", "v4") or name == tokens.TOKEN
+        if not is_open and "authorization" not in request.headers:
             raise server_error("null")
         return endpoint
 

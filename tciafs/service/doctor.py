@@ -47,7 +47,7 @@ def examine(config: Config, proxy: str | None = None) -> Iterator[Finding]:
     yield _cache(config.cache_dir)
     yield _policy(Agreement(config))
     yield _proxy(url, proxy)
-    yield trio.run(_archive, url, proxy)
+    yield trio.run(_archive, config, proxy)
 
 
 def _fuse_device(device: Path) -> Finding:
@@ -105,16 +105,19 @@ def _proxy(url: str, proxy: str | None) -> Finding:
     return Finding(f"the proxy {found.rpartition('@')[2]} is used")
 
 
-async def _archive(url: str, proxy: str | None) -> Finding:
+async def _archive(config: Config, proxy: str | None) -> Finding:
+    url = config.url
+    known = Capabilities(config.archive_dir / "capabilities.json")
     remedy = f"see whether a browser reaches {url}, and set --proxy if your network needs one"
     try:
         async with Http.connect(url, proxy) as http:
             with trio.fail_after(_ARCHIVE_SECONDS):
-                collections = await NBIA("doctor", http, Capabilities(Path(os.devnull))).get_collections()
+                nbia = NBIA("doctor", http, known, config.api)
+                collections = await nbia.get_collections()
     except trio.TooSlowError:
         return Finding(f"the archive {url} did not answer within {_ARCHIVE_SECONDS:.0f} s", remedy)
     except ArchiveError as exc:
         return Finding(f"the archive {url}: {exc}", remedy)
     if not collections:
         return Finding(f"the archive {url} lists no collections", "see whether the address is right")
-    return Finding(f"the archive {url} has {len(collections)} collections")
+    return Finding(f"the archive {url} has {len(collections)} collections ({nbia.api})")

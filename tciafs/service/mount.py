@@ -163,7 +163,7 @@ async def _parts(config: Config, selection: Selection) -> AsyncIterator[_Parts]:
             await trio.to_thread.run_sync(place.cache.remove_leftovers)
             await _remove_unknown(place)
             async with trio.open_nursery() as fetches:
-                archive = NBIA(config.archive_name, http, capabilities)
+                archive = NBIA(config.archive_name, http, capabilities, config.api)
                 kernel = Kernel()
                 freshness = _freshness(config)
                 catalog = SelectedCatalog(archive, store, fetches, selection, freshness, kernel.forget)
@@ -175,7 +175,7 @@ async def _parts(config: Config, selection: Selection) -> AsyncIterator[_Parts]:
                     verify_md5=config.verify == "md5",
                     ahead=config.ahead == "on",
                 )
-                status = Status(config, selection, http, content)
+                status = Status(config, selection, archive, content)
                 exact = config.sizes == "exact"
                 appearance = _appearance(config)
                 attributions = Attributions(archive, TermsStore(store.database), catalog, fetches)

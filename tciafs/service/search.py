@@ -61,7 +61,7 @@ async def _session(config: Config) -> AsyncIterator[NBIA]:
     capabilities = Capabilities(config.archive_dir / "capabilities.json")
     try:
         async with Http.connect(config.url, config.proxy) as http:
-            yield NBIA(config.archive_name, http, capabilities)
+            yield NBIA(config.archive_name, http, capabilities, config.api)
     except ArchiveError as exc:
         raise CannotSearch(f"{config.archive_name}: {exc}") from exc
     except (NotOurs, OSError, sqlite3.Error) as exc:

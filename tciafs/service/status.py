@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tciafs import __version__
-from tciafs.archives.http import Http
+from tciafs.archives.nbia import NBIA
 from tciafs.config import Config, without_password
 from tciafs.content.content import Content
 from tciafs.filesystem.operations import Operations
@@ -18,16 +18,15 @@ from tciafs.selection import Selection
 from tciafs.service.effective import effective
 from tciafs.service.metrics import metrics
 
-_API = "v4"
-
 
 class Status:
     """The parts of a mount that have something to tell."""
 
-    def __init__(self, config: Config, selection: Selection, http: Http, content: Content) -> None:
+    def __init__(self, config: Config, selection: Selection, archive: NBIA, content: Content) -> None:
         self._config = config
         self._selection = selection
-        self._http = http
+        self._nbia = archive
+        self._http = archive.http
         self._content = content
         self._began = time.monotonic()
         self.operations: Operations | None = None
@@ -66,7 +65,7 @@ class Status:
         return {
             "name": self._config.archive_name,
             "url": without_password(self._config.url),
-            "api": _API,
+            "api": self._nbia.api,
             "state": self._http.state,
             "since": self._http.since,
             "last_error": self._http.last_error,

@@ -212,7 +212,9 @@ class SeriesFetch:
         share = self._zip_share()
         # What is here already comes in the ZIP, too, and before what is not.
         zipped = round((count - self._until) * share - self._until * (1 - share))
-        if zipped >= _FEWEST_ZIPPED and self._line.zips.available_tokens:
+        # A ZIP comes in the order of the numbers, which is none of ours where nobody told them.
+        is_in_order = any(image.instance_number is not None for image in self._images)
+        if is_in_order and zipped >= _FEWEST_ZIPPED and self._line.zips.available_tokens:
             self._feed = Feed(self._line.archive, self._uid)
         meeting = self._until + (zipped if self._feed else 0)
         self._wanted.extend([*range(meeting, count), *range(meeting - 1, -1, -1)])
