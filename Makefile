@@ -174,7 +174,7 @@ $(VENV)/.run: pyproject.toml | run-packages
 	rm -f $@
 	echo "$$work"
 	quietly $(BIN)/python -m pip install --disable-pip-version-check --no-input --upgrade 'pip>=25.1'
-	quietly $(BIN)/python -m pip install --disable-pip-version-check --no-input --editable '.[demo]'
+	quietly $(BIN)/python -m pip install --disable-pip-version-check --no-input --editable '.[demo,login]'
 	echo "$(CURDIR)" >$@
 
 $(VENV)/.develop: $(VENV)/.run

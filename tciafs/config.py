@@ -25,6 +25,7 @@ SIZES = ("estimate", "exact")
 XATTRS = ("on", "off")
 AHEAD = ("on", "off")
 LOG_FORMATS = ("text", "json")
+GUEST = "guest"
 _SELECTED = ("collection", "patient", "modality", "body_part")
 _CODE = re.compile(r"[^'\"\\%*]{1,64}")  # the others mean something to NBIA's search
 _LARGEST_ID = 2**32 - 2  # the next one means "nobody was named" to chown(2)
@@ -46,6 +47,7 @@ class Config:
     cache_dir: Path
     archive: str = "tcia"
     api: str = "auto"
+    account: str | None = None
     collection: tuple[str, ...] = ()
     patient: tuple[str, ...] = ()
     modality: tuple[str, ...] = ()
@@ -65,6 +67,7 @@ class Config:
     deadline_metadata: float = 15.0
     deadline_bytes: float = 30.0
     allow_other: bool = False
+    share_restricted: bool = False
     uid: int | None = None
     gid: int | None = None
     umask: int = 0
@@ -91,6 +94,8 @@ class Config:
         for name, values in choices.items():
             if (value := getattr(self, name)) not in values:
                 raise WrongSetting(name, f"--{name.replace('_', '-')} {value}: takes {' or '.join(values)}")
+        if self.account is not None and not (self.account.strip() and self.account.isprintable()):
+            raise WrongSetting("account", f"--account {self.account!r}: takes a name, or guest")
         if self.proxy is not None and not is_base_address(self.proxy):
             # What was given is not told: it may hold a password.
             raise WrongSetting("proxy", "--proxy takes an address like http://host:3128")
@@ -174,8 +179,21 @@ class Config:
 
     @property
     def archive_dir(self) -> Path:
-        """Return the directory of what is kept of this archive for a guest."""
-        return self.cache_dir / self.archive_name / "guest"
+        """Return the directory of what is kept of this archive for the account, and for no other."""
+        return self.cache_dir / self.archive_name / self._account_name
+
+    @property
+    def login_account(self) -> str | None:
+        """Return the account whose login is used, None of a guest."""
+        return None if self.account == GUEST else self.account
+
+    @property
+    def _account_name(self) -> str:
+        """Return a name of the account that can stand in a path; of two accounts never the same."""
+        if self.login_account is None:
+            return GUEST
+        name = re.sub(r"[^A-Za-z0-9.-]", "_", self.login_account)[:64]
+        return f"{name}-{hashlib.sha256(self.login_account.encode()).hexdigest()[:16]}"
 
 
 def without_password(address: str) -> str:

@@ -183,6 +183,16 @@ def key_of(record: Record) -> tuple[str, ...]:
             return ("instance", record.series_instance_uid, record.sop_instance_uid, record.version)
 
 
+def collection_of(record: Record | None) -> str | None:
+    """Return the collection that a record tells it is of: an instance tells none."""
+    match record:
+        case None | Instance():
+            return None
+        case Collection(name):
+            return name
+    return record.collection
+
+
 def kind_of(record: Record) -> Kind:
     """Return the level of the tree at which `record` stands."""
     return _KINDS[type(record)]

@@ -27,9 +27,10 @@ class EmbeddedArchive:
         return cast(dict[str, int], self._ask("GET", "/control/requests"))
 
     def reset(self) -> None:
-        """Forget the requests, and switch all faults off."""
+        """Forget the requests, switch all faults off, and give accounts back their rights."""
         self.forget()
         self.faults()
+        self.realm()
 
     def forget(self) -> None:
         """Forget the requests."""
@@ -50,6 +51,22 @@ class EmbeddedArchive:
     def high_water(self) -> dict[str, int]:
         """Return how many requests of each "version/endpoint", and of all ("*"), were open at once."""
         return cast(dict[str, int], self._ask("GET", "/control/log")["high_water"])
+
+    def realm(self, **realm: Any) -> None:
+        """Replace how tokens are given and what accounts may see (tciafs.demo.tokens.Realm)."""
+        self._ask("PUT", "/control/realm", realm)
+
+    def tokens(self) -> list[str]:
+        """Return every token that was given out."""
+        return cast(list[str], self._ask("GET", "/control/tokens"))
+
+    def expire_tokens(self) -> None:
+        """Let no access token be worth anything any more, whatever its life was to be."""
+        self._ask("DELETE", "/control/tokens?access")
+
+    def end_sessions(self) -> None:
+        """Let no token be worth anything any more, as an administrator does."""
+        self._ask("DELETE", "/control/tokens")
 
     def stop(self) -> int:
         """End the archive as a user would, and return its exit status."""

@@ -745,6 +745,9 @@ class Scripted:
         await self._ask("collections")
         return [Collection("C")]
 
+    async def confirm_right(self, collection):
+        """Refuse nothing: there is no login."""
+
     async def get_patients(self, collection):
         await self._ask(f"patients {collection}")
         return [Patient(collection, "P")]

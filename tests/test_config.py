@@ -35,6 +35,7 @@ def test_the_defaults_are_those_of_the_design():
         ({"gid": 2**32 - 1}, "--gid takes a number from 0 to 4294967294"),
         ({"verify": "sha1"}, "--verify sha1: takes md5 or size"),
         ({"log_format": "xml"}, "--log-format xml: takes text or json"),
+        ({"account": " "}, "--account ' ': takes a name, or guest"),
         ({"proxy": "user:secret@p:3128"}, "--proxy takes an address like http://host:3128"),
         ({"proxy": "socks5://p:1080"}, "--proxy takes an address like http://host:3128"),
     ],
@@ -145,3 +146,12 @@ def test_a_cart_has_a_name_or_a_link(given):
 def test_a_cart_without_a_name_is_refused(given):
     with pytest.raises(WrongSetting, match="takes a name like nbia-123, or its link"):
         config(shared_cart=given)
+
+
+def test_what_is_kept_of_two_accounts_is_never_in_one_directory():
+    names = [None, "alice", "Alice", "a/b", "a_b", "..", ".", "guest ", "é", "x" * 5000, "x" * 5001]
+    made = [config(archive="nlst", account=name).archive_dir for name in names]
+    assert len(set(made)) == len(names)
+    assert {path.parent for path in made} == {Path("/var/cache/tciafs/nlst")}
+    assert all(len(path.name) < 100 and path.name.isascii() for path in made)
+    assert made[0] == config(archive="nlst", account="guest").archive_dir == made[0].with_name("guest")

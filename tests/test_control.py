@@ -66,7 +66,7 @@ def test_a_drive_tells_what_it_does_and_how_it_is_set(tmp_path: Path, archive: E
         size = len(drive.files(PHANTOM)[0].read_bytes())
         told, asked = drive.status(), archive.requests()
         assert set(told) == {"version", "archive", "mount", "requests", "cache", "transfers", "fuse"}
-        assert set(told["archive"]) == {"name", "url", "api", "state", "since", "last_error"}
+        assert set(told["archive"]) == {"name", "url", "api", "account", "state", "since", "last_error"}
         assert (told["version"], told["archive"]["api"]) == (__version__, "v4")
         assert set(told["mount"]) == {"mountpoint", "layout", "selection", "pid", "uptime_s", "socket"}
         assert told["requests"] == asked

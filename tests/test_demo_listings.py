@@ -29,7 +29,9 @@ def api(archive):
 @pytest.mark.parametrize("version", ["v1", "v2", "v4"])
 def test_every_version_is_mounted_with_and_without_services(archive, api, base, version):
     root = archive.url.removesuffix("nbia-api/services")
-    answer = api.get(f"{root}{base}/{version}/getCollectionValues", headers={"Authorization": "Bearer x"})
+    answer = api.get(
+        f"{root}{base}/{version}/getCollectionValues", headers={"Authorization": "Bearer undefined"}
+    )
     assert {row["Collection"] for row in answer.json()} == {"Demo-CT", "Demo MR", "Demo-Mixed"}
     assert answer.headers["Content-Type"] == "application/json"
 

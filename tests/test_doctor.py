@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from tciafs.config import Config
+from tciafs.service.logins import FILE, Logins
 from tests.archive import EmbeddedArchive
 from tests.drive import mounted, require_fuse
-from tests.test_cli import tciafs
+from tests.test_cli import NOBODY, tciafs
 
 
 def lines(*arguments: str | Path, **more: object) -> tuple[int, list[str]]:
@@ -35,6 +37,19 @@ def test_a_machine_that_is_well(tmp_path: Path, archive: EmbeddedArchive):
         assert f"ok    the archive {archive.url} has 3 collections (v4)" in said
         assert "ok    /dev/fuse can be opened" in said
         assert "ok    no Data Usage Policy needs to be agreed to for an archive on this machine" in said
+        assert any(line.startswith("ok    nobody is logged in to 127.0.0.1_") for line in said)
+
+
+def test_a_login_is_told_or_what_keeps_it_from_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    logins = Logins(Config(mountpoint=Path("/m"), cache_dir=tmp_path, archive=NOBODY))
+    logins.keep("alice", "a token", FILE)
+    _, said = lines("--archive", NOBODY, "--cache-dir", tmp_path / "cache")
+    assert any(line.startswith("ok    alice is logged in to 127.0.0.1_9-") for line in said)
+    logins.path.write_text("no login")
+    _, said = lines("--archive", NOBODY, "--cache-dir", tmp_path / "cache")
+    at = said.index(f"WRONG {logins.path} is no login that can be read: remove it and log in again")
+    assert said[at + 1] == f"      mend it: rm {logins.path}"
 
 
 def test_a_dead_drive_is_found_with_the_command_that_takes_it_away(tmp_path: Path, archive: EmbeddedArchive):

@@ -106,6 +106,8 @@ def test_every_setting_can_stand_in_the_file_and_in_the_environment(
     values = {
         "archive": "nlst",
         "api": "v1",
+        "account": "alice",
+        "share_restricted": "true",
         "collection": "A collection",
         "patient": "7",
         "modality": "CT",

@@ -81,6 +81,10 @@ class Archive(Protocol):
         """Return all collections."""
         ...
 
+    async def confirm_right(self, collection: str) -> None:
+        """Raise `Refused` where it is asked with a login, whose account does not see a collection."""
+        ...
+
     async def get_patients(self, collection: str) -> list[Patient]:
         """Return all patients of a collection."""
         ...

@@ -19,6 +19,7 @@ import stamina.instrumentation
 import trio
 
 from tciafs import __version__
+from tciafs.archives.authorized import Authorize, Authorized
 from tciafs.archives.base import TRANSFERS, ArchiveError, BadAnswer, Failed, Unavailable, Unsupported
 from tciafs.archives.meanings import CONNECT_SECONDS, check_range, decode, error_of, meaning_of
 
@@ -77,12 +78,21 @@ class Http:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, base_url: str, proxy: str | None = None, authorization: Authorization = guest
+        cls,
+        base_url: str,
+        proxy: str | None = None,
+        *,
+        authorization: Authorization = guest,
+        authorize: Authorize | None = None,
     ) -> AsyncIterator[Http]:
-        """Hold a pool of connections to `base_url`; nothing is sent before the first question."""
+        """Hold a pool of connections to `base_url`; nothing is sent before the first question.
+
+        With `authorize`, all that is asked is asked with a login; its header takes the place of a guest's.
+        """
         connections = TRANSFERS + METADATA_REQUESTS
         async with httpx.AsyncClient(
             proxy=proxy,
+            auth=Authorized(authorize) if authorize else None,
             headers={"User-Agent": USER_AGENT, "Accept": "*/*"},
             timeout=httpx.Timeout(_METADATA_SILENCE, connect=CONNECT_SECONDS, pool=None),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),

@@ -7,12 +7,15 @@ those of the project's NBIA reference.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
+
+import trio
 
 from tciafs.archives import criteria, listed, lists, search
 from tciafs.archives.base import SERVER_BYTES_PER_SECOND, BadAnswer, Failed, Refused, Unsupported
@@ -49,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 _HEAD_SECONDS = 10.0
 _LARGEST_OPTIONAL = 4_000_000  # bytes
+_SEEN_SECONDS = 5.0
 _LARGEST_TERMS = 16_000_000  # bytes: some 20,000 series
 
 R = TypeVar("R")
@@ -59,9 +63,19 @@ class NBIA:
 
     has_ranges = False
 
-    def __init__(self, name: str, http: Http, capabilities: Capabilities, api: str = "v4") -> None:
+    def __init__(
+        self,
+        name: str,
+        http: Http,
+        capabilities: Capabilities,
+        api: str = "v4",
+        account: str | None = None,
+    ) -> None:
+        """Ask through `http`, whose login is that of `account`."""
         self.name = name
         self.http = http
+        self._account = account
+        self._seen: tuple[float, list[Collection]] = (-math.inf, [])
         self._capabilities = capabilities
         self._interfaces = Interfaces(http, capabilities, CHOICES[api])
         self._drill_downs = {each: DrillDown(http, capabilities, each) for each in CHOICES[api]}
@@ -76,6 +90,19 @@ class NBIA:
         rows = await self._get("getCollectionValues", {}, list[CollectionRow])
         names = {text(row.collection) for row in rows or []}
         return [Collection(name) for name in names if name]
+
+    async def confirm_right(self, collection: str) -> None:
+        """Raise `Refused` where a login's account does not see a collection, asked every few seconds."""
+        if self._account is None:
+            return
+        asked_at, seen = self._seen
+        if trio.current_time() - asked_at > _SEEN_SECONDS:
+            self._seen = trio.current_time(), await self.get_collections()
+            seen = self._seen[1]
+        if seen and Collection(collection) not in seen:
+            raise Refused(
+                f"{self._account} may not see {collection} any more, or the archive has it no longer"
+            )
 
     async def get_patients(self, collection: str) -> list[Patient]:
         """Return all patients of a collection (getPatient)."""

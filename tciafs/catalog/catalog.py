@@ -14,7 +14,7 @@ from contextlib import suppress
 import trio
 from cachetools import LRUCache
 
-from tciafs.archives.base import Archive, ArchiveError, BadAnswer
+from tciafs.archives.base import Archive, ArchiveError, BadAnswer, Failed
 from tciafs.catalog.batches import Batches
 from tciafs.catalog.crawl import Crawls, Thresholds
 from tciafs.catalog.difference import Difference
@@ -23,7 +23,7 @@ from tciafs.catalog.rows import Node
 from tciafs.catalog.store import Found, Store
 from tciafs.database import Unwritable
 from tciafs.flights import Flight, Flights
-from tciafs.model import Collection, Instance, Kind, Patient, Record, Series, Study
+from tciafs.model import Collection, Instance, Kind, Patient, Record, Series, Study, collection_of
 from tciafs.names import may_exist
 
 logger = logging.getLogger(__name__)
@@ -166,6 +166,14 @@ class Catalog:
                 self._no_renewal_before[study.inode] = time.time() + self._freshness.pause
         return await self._store.is_listed(series)
 
+    async def confirm_right(self, node: Node) -> None:
+        """Raise `Refused` where the account of a login does not see the collection of `node` any more.
+
+        NBIA refuses nothing then: the collection is as if it were not there (nbia-api 5).
+        """
+        if collection := collection_of(node.record):
+            await self._archive.confirm_right(collection)
+
     async def _is_unconfirmed(self, study: Node) -> bool:
         listed_at = await self._store.listed_at(study.inode)  # maybe by another mount
         if listed_at is not None and 0 <= time.time() - listed_at <= CONFIRMED_SECONDS:
@@ -206,8 +214,10 @@ class Catalog:
                 await self._batches.bring(node, node.record, flight)
             else:
                 await self._put(await self._listings(node))
-        except Exception:  # a full disk is no reason to ask at every look, either
+        except Exception as exc:  # a full disk is no reason to ask at every look, either
             self._no_renewal_before[node.inode] = time.time() + self._freshness.pause
+            if isinstance(exc, BadAnswer | Failed):
+                await self.confirm_right(node)
             raise
         self._no_renewal_before.pop(node.inode, None)
 

@@ -11,6 +11,7 @@ from tciafs.cli.cache import cache
 from tciafs.cli.cite import cite
 from tciafs.cli.demo import demo
 from tciafs.cli.doctor import doctor
+from tciafs.cli.login import login, logout
 from tciafs.cli.manifest import manifest
 from tciafs.cli.mount import mount
 from tciafs.cli.refresh import refresh
@@ -30,5 +31,6 @@ def main(verbose: int) -> None:
         logging.getLogger("httpx").setLevel(logging.WARNING)  # one line a request
 
 
-for command in (mount, umount, status, refresh, search, cache, doctor, cite, manifest, demo):
+_COMMANDS = (mount, umount, status, refresh, search, login, logout, cache, doctor, cite, manifest, demo)
+for command in _COMMANDS:
     main.add_command(command)

@@ -12,6 +12,7 @@ import click
 
 from tciafs.cli.daemon import start
 from tciafs.cli.failure import Failure
+from tciafs.cli.login import with_account
 from tciafs.cli.policy import require
 from tciafs.cli.settings import config_option, options
 from tciafs.cli.sources import Sources
@@ -45,7 +46,7 @@ def mount(ctx: click.Context, /, mountpoint: Path, file: Path | None, daemon: bo
     A setting stands in the configuration file (cache_size = "50G"), in a variable
     (TCIAFS_CACHE_SIZE=50G) or in a flag; the last of these wins.
     """
-    config = Sources(file).config(mountpoint, flags)
+    config = with_account(Sources(file).config(mountpoint, flags))
     require(config)
     if daemon:
         arguments: list[str] = ctx.meta[_ARGUMENTS]

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from tciafs.cli.failure import Failure
+from tciafs.cli.login import with_account
 from tciafs.cli.policy import require
 from tciafs.cli.settings import config_option, some_options
 from tciafs.cli.sources import Sources
@@ -27,7 +28,8 @@ from tciafs.service.search import search as search_archive
 T = TypeVar("T")
 
 _SELECTED = ("collection", "patient", "modality", "body_part")
-_SETTINGS = ("archive", *_SELECTED, "layout", "cache_dir", "proxy", "accept_data_usage_policy")
+_OTHERS = ("layout", "cache_dir", "proxy", "accept_data_usage_policy")
+_SETTINGS = ("archive", "api", "account", *_SELECTED, *_OTHERS)
 
 
 class Nothing(Failure):
@@ -89,7 +91,7 @@ def search(file: Path | None, output: str | None, **given: Any) -> None:
     found out, 3 if the Data Usage Policy was not agreed to.
     """
     try:
-        config = Sources(file).config(NOWHERE, {name: given.pop(name) for name in _SETTINGS})
+        config = with_account(Sources(file).config(NOWHERE, {name: given.pop(name) for name in _SETTINGS}))
         require(config)
         _run(config, _criteria(config, **given), output)
     except Failure as exc:

@@ -122,6 +122,7 @@ LAYOUT = Kind(LayoutName(), (str,), " or ".join(f'"{layout}"' for layout in Layo
 NAMES = Kind(Several(), (str, list), "a name, or a list of names", "NAME")
 ARCHIVE = text(f"{', '.join(PROFILES)}, a name from [archives.NAME] or an address", "NAME|URL")
 CART = text("a name like nbia-123, or its link", "NAME")
+ACCOUNT = text('the name of an account, or "guest"', "NAME")
 ADDRESS = text("an address like http://host:3128", "URL")
 
 
@@ -189,6 +190,12 @@ SETTINGS = (
         Kind.choice(API),
         "Which of NBIA's interfaces to ask; 'auto' asks the newest that the archive has.",
     ),
+    Setting(
+        "account",
+        ACCOUNT,
+        "Whose login must be there ('tciafs login'), or 'guest' to use none.",
+        "that of the login, if there is one",
+    ),
     Setting("collection", NAMES, "Show this collection; give the option again to show others, too.", "all"),
     Setting(
         "patient", NAMES, "Show the patient with this PatientID, in whatever collection; repeatable.", "all"
@@ -236,6 +243,11 @@ SETTINGS = (
     Setting("deadline_metadata", SECONDS, "How many seconds a reader waits for a listing."),
     Setting("deadline_bytes", SECONDS, "How many seconds a reader waits while no bytes come."),
     Setting("allow_other", SWITCH, "Let other users read the drive."),
+    Setting(
+        "share_restricted",
+        SWITCH,
+        "Let --allow-other share what only your login may see.",
+    ),
     Setting("uid", NUMBER, "Whom everything belongs to, by number.", "you"),
     Setting("gid", NUMBER, "Which group everything belongs to, by number.", "yours"),
     Setting("umask", PERMISSIONS, "Permissions to take away, in octal."),

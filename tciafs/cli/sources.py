@@ -25,6 +25,7 @@ from tciafs.service.mountinfo import mount_at
 _NOT_SETTINGS = {"TCIAFS_REQUIRE_FUSE", "TCIAFS_REQUIRE_TOOLS", "TCIAFS_CI_RUN"}
 
 _LARGEST_FILE = 1 << 20
+_LIKE = 0.7  # of 1: what is spelled this much like a setting was meant for it; "mount" is no "account"
 
 
 class Sources:
@@ -167,7 +168,7 @@ def _archives(path: Path, tables: object) -> dict[str, dict[str, str]]:
 
 
 def _remedy(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(name, known, 1, _LIKE)
     return f"do you mean {close[0]}?" if close else "'tciafs mount --help' lists those that are"
 
 

@@ -105,7 +105,7 @@ def page(told: dict[str, Any]) -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(archive["since"]))
     lines = [
         f"{mount['mountpoint']}: {archive['name']} ({archive['url']}), API {archive['api']},"
-        f" layout {mount['layout']}",
+        f" layout {mount['layout']}, as {archive['account']}",
         f"  archive    {archive['state']} since {since}, {sum(told['requests'].values()):,} requests",
         f"  transfers  {transfers['active']} active, {transfers['completed']:,} completed,"
         f" {transfers['failed']:,} failed, {transfers['bytes'] / 1e6:,.1f} MB",

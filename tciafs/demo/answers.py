@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from tciafs.demo.dataset import Dataset
+from tciafs.demo.records import StoredSeries
 
 Value = str | int | bool | date | None
 
@@ -54,12 +55,16 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request as an endpoint sees it: `parameters` come from the query, or from the form of a POST."""
+    """A request as an endpoint sees it: `parameters` come from the query, or from the form of a POST.
+
+    `closed` are the collections that whoever asks may not see.
+    """
 
     dataset: Dataset
     version: str
     parameters: Sequence[tuple[str, str]]
     lacking_columns: Sequence[str] = ()
+    closed: frozenset[str] = frozenset()
 
     def get(self, name: str) -> str | None:
         """Return the first value of the parameter, None when absent or empty."""
@@ -68,6 +73,14 @@ class Question:
     def get_all(self, name: str) -> list[str]:
         """Return every value of the parameter."""
         return [value for key, value in self.parameters if key == name]
+
+    def may_read(self, series: StoredSeries) -> bool:
+        """Tell whether whoever asks may read a series that they know of."""
+        return series.collection not in self.closed
+
+    def sees(self, series: StoredSeries) -> bool:
+        """Tell whether a series is listed for whoever asks."""
+        return not series.hidden and self.may_read(series)
 
 
 @dataclass(frozen=True, slots=True)

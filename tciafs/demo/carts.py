@@ -13,7 +13,7 @@ def get_contents_by_name(question: Question) -> Answer:
     uids = question.dataset.carts.get(question.get("name") or "", ())
     stored = [question.dataset.series[uid] for uid in uids]
     rows: list[Mapping[str, Value]] = [
-        {**series_row(series), "Date Released": series.released} for series in stored if not series.hidden
+        {**series_row(series), "Date Released": series.released} for series in stored if question.sees(series)
     ]
     return Table(cart_columns(), rows).render(question.version, "json")
 

@@ -29,6 +29,8 @@ class Control:
             Route("/control/log", self.log),
             Route("/control/faults", self.faults, methods=["PUT"]),
             Route("/control/edit", self.edit, methods=["PUT"]),
+            Route("/control/realm", self.realm, methods=["PUT"]),
+            Route("/control/tokens", self.tokens, methods=["GET", "DELETE"]),
         ]
 
     async def requests(self, request: Request) -> Response:
@@ -57,6 +59,21 @@ class Control:
         except (KeyError, TypeError, ValueError) as exc:
             return _refused(exc)
         return JSONResponse({"series": [series.series_instance_uid for series in changed]})
+
+    async def realm(self, request: Request) -> Response:
+        """PUT: replace how tokens are given and what accounts may see (see `tokens.Realm`)."""
+        try:
+            self._service.tokens.change(await request.json())
+        except (TypeError, ValueError) as exc:
+            return _refused(exc)
+        return JSONResponse({})
+
+    async def tokens(self, request: Request) -> Response:
+        """GET: every token that was given out. DELETE: end all sessions; with ?access, only access tokens."""
+        if request.method == "DELETE":
+            tokens = self._service.tokens
+            (tokens.expire if "access" in request.query_params else tokens.end_sessions)()
+        return JSONResponse(self._service.tokens.issued)
 
     def _edit(self, wanted: Mapping[str, Any]) -> list[StoredSeries]:
         dataset = self._service.dataset

@@ -6,7 +6,6 @@ import html
 from functools import partial
 
 from tciafs.demo.answers import JSON, Answer, Endpoint, Question, json_answer
-from tciafs.demo.dataset import Dataset
 from tciafs.demo.records import Terms, terms_of
 
 _TIMESTAMP = 1_551_052_800_000  # ms since 1970, as Jackson spells a date
@@ -16,8 +15,8 @@ _LICENSE_TEXT = "<p>Free to share and adapt, also commercially, with attribution
 def get_collection_descriptions(question: Question) -> Answer:
     """Describe one collection, or each; only the unversioned endpoint tells of licences."""
     wanted = question.get("collectionName")
-    collections = _collections(question.dataset)
-    ids = {name: number for number, name in enumerate(_licenses(question.dataset), 1)}
+    collections = _collections(question)
+    ids = {name: number for number, name in enumerate(_licenses(question), 1)}
     rows = [
         _described(number, name, ids, question.version)
         for number, name in enumerate(collections, 101)
@@ -53,18 +52,18 @@ def get_licenses(question: Question) -> Answer:
                 "licenseText": _LICENSE_TEXT,
                 "commercialUse": "YES",
             }
-            for number, (name, terms) in enumerate(_licenses(question.dataset).items(), 1)
+            for number, (name, terms) in enumerate(_licenses(question).items(), 1)
         ]
     )
 
 
-def _collections(dataset: Dataset) -> list[str]:
-    return sorted({series.collection for series in dataset.series.values() if not series.hidden})
+def _collections(question: Question) -> list[str]:
+    return sorted({each.collection for each in question.dataset.series.values() if question.sees(each)})
 
 
-def _licenses(dataset: Dataset) -> dict[str, Terms]:
+def _licenses(question: Question) -> dict[str, Terms]:
     """Return the licences by name, in an order that is always the same."""
-    found = {terms.license_name: terms for terms in map(terms_of, _collections(dataset))}
+    found = {terms.license_name: terms for terms in map(terms_of, _collections(question))}
     return dict(sorted(found.items()))
 
 

@@ -26,7 +26,7 @@ def get_md5_hierarchy(question: Question) -> Answer:
     wanted = [
         series
         for series in question.dataset.series.values()
-        if not series.hidden and all(_name(series, level) == question.get(level) for level in given)
+        if question.sees(series) and all(_name(series, level) == question.get(level) for level in given)
     ]
     return Answer(200, _digest(wanted, _LEVELS.index(given[0])).encode() if wanted else b"", "text/plain")
 

@@ -23,6 +23,8 @@ def get_single_image(question: Question) -> Answer:
     instance = question.dataset.instances.get(question.get("SOPInstanceUID") or "")
     if instance is None or instance.series.series_instance_uid != question.get("SeriesInstanceUID"):
         raise server_error("null")
+    if not question.may_read(instance.series):
+        raise server_error("null")
     disposition = f"attachment; filename={instance.sop_instance_uid}.dcm"
     return Answer(200, instance.read(), "application/dicom", (("Content-Disposition", disposition),))
 
@@ -47,15 +49,16 @@ def get_image_with_md5(question: Question) -> Answer:
 
 
 def get_md5(name: str, question: Question) -> Answer:
-    """Return a file's checksum; nothing at all for a file that is not there."""
+    """Return a file's checksum; nothing at all for a file that is not there, or not for who asks."""
     instance = question.dataset.instances.get(question.get(name) or "")
-    return Answer(200, instance.md5.encode() if instance else b"", "text/plain")
+    is_told = instance is not None and question.may_read(instance.series)
+    return Answer(200, instance.md5.encode() if instance and is_told else b"", "text/plain")
 
 
 def _series(question: Question, *, even_hidden: bool) -> StoredSeries:
     uid = question.get("SeriesInstanceUID") or ""
     series = question.dataset.series.get(uid)
-    if series is not None and (even_hidden or not series.hidden):
+    if series is not None and (question.may_read(series) if even_hidden else question.sees(series)):
         return series
     if question.version == "v1":
         raise bad_request(f"Image with given SeriesInstanceUID,{uid}, is not in public domain.")

@@ -39,7 +39,7 @@ _COLUMNS = {
 def get_series_meta_data(question: Question) -> Answer:
     """Describe one series, in strings alone; an unknown one is 204."""
     series = question.dataset.series.get(question.get("SeriesInstanceUID") or "")
-    if series is None or series.hidden:
+    if series is None or not question.sees(series):
         return Answer(204)
     return json_answer([_described(series)])
 

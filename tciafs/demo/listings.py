@@ -62,7 +62,7 @@ def matching(question: Question) -> Iterator[StoredSeries]:
         series_instance_uid=question.get("SeriesInstanceUID"),
     )
     for series in candidates:
-        if not series.hidden and all(_same(*test, series) for test in tests):
+        if question.sees(series) and all(_same(*test, series) for test in tests):
             yield series
 
 

@@ -43,7 +43,7 @@ def get_series_metadata(question: Question) -> Answer:
     for value in question.get_all("list"):
         uids += re.sub(r"[^0-9.,]", "", value).split(",")
     series = [question.dataset.series[uid] for uid in uids if uid in question.dataset.series]
-    rows = [_row(each) for each in series if not each.hidden]
+    rows = [_row(each) for each in series if question.sees(each)]
     random.shuffle(rows)
     wanted = (question.get("format") or "CSV-DOWNLOAD").upper()
     answer = Table(_COLUMNS.split(), rows).render(question.version, wanted.removesuffix("-DOWNLOAD"))
@@ -71,7 +71,7 @@ def get_cart_data(question: Question) -> Answer:
     by_pk = question.dataset.series_by_pk
     by_study: dict[StoredStudy, list[StoredSeries]] = {}
     for series in (by_pk[pk] for pk in pks if pk in by_pk):
-        if not series.hidden:
+        if question.sees(series):
             by_study.setdefault(series.study, []).append(series)
     return json_answer([_cart_study(study, members) for study, members in by_study.items()])
 
@@ -122,7 +122,7 @@ def get_collection_or_series_for_doi(question: Question) -> Answer:
     rows: dict[tuple[str, str, str | None], None] = {}
     for series in question.dataset.series.values():
         stored = terms_of(series.collection, series.is_analysis).data_description_uri
-        if not series.hidden and doi in (None, stored):
+        if question.sees(series) and doi in (None, stored):
             analysis = "YES" if series.is_analysis else "NO"
             rows[series.collection, analysis, series.series_instance_uid if of_series else None] = None
     return json_answer(
@@ -136,13 +136,15 @@ def get_collection_or_series_for_doi(question: Question) -> Answer:
 
 def get_species_tax(question: Question) -> Answer:
     """List the species of the patients, with their codes."""
-    found = {series.study.patient.species for series in question.dataset.series.values() if not series.hidden}
+    seen = [series for series in question.dataset.series.values() if question.sees(series)]
+    found = {series.study.patient.species for series in seen}
     return json_answer([{"speciesCode": SPECIES[name], "speciesDescription": name} for name in found])
 
 
 def get_collection_values_and_counts(question: Question) -> Answer:
     """Count the patients of each collection."""
-    patients = {series.study.patient for series in question.dataset.series.values() if not series.hidden}
+    seen = [series for series in question.dataset.series.values() if question.sees(series)]
+    patients = {series.study.patient for series in seen}
     counts = Counter(patient.collection for patient in patients)
     rows: list[Mapping[str, Value]] = [
         {"Collection": name, "Count": count, "Authorized": 1} for name, count in counts.items()

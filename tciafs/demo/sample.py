@@ -1,4 +1,4 @@
-"""The sample data: DICOM files that pydicom brings along, a generated CT, and an oddly named patient.
+"""The sample data: files that pydicom brings along, a generated CT, and odd and restricted patients.
 
 Only files on disk count; nothing is ever downloaded.
 """
@@ -17,6 +17,7 @@ from tciafs.demo import phantom
 from tciafs.demo.dataset import Dataset
 from tciafs.demo.ingest import ingest, ingest_file
 from tciafs.demo.synthetic import Wanted, make_up
+from tciafs.demo.tokens import RESTRICTED
 
 _FILES = {
     "Demo-CT": ("CT_small.dcm", "dicomdirtests/77654033/CT2/*", "dicomdirtests/98892001/CT*/*"),
@@ -50,6 +51,8 @@ def ingest_sample(dataset: Dataset) -> None:
             ingest_file(dataset, collection, path)
     _ingest_structure_set(dataset, "Demo-Mixed")
     make_up(dataset, Wanted(collection="Demo-Mixed", patient_id=ODD_PATIENT_ID, series_of=3))
+    for collection in RESTRICTED:
+        make_up(dataset, Wanted(collection=collection, patients=2, series_of=4))
 
 
 def _on_disk(*patterns: str) -> Iterator[Path]:

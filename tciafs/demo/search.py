@@ -75,7 +75,9 @@ def _found(question: Question) -> dict[StoredPatient, list[StoredSeries]]:
     found: dict[StoredPatient, list[StoredSeries]] = {}
     for series in _candidates(question, criteria):
         tests = ((_CRITERIA[kind], values) for kind, values in criteria.items())
-        if not series.hidden and all(any(test(series, value) for value in values) for test, values in tests):
+        if question.sees(series) and all(
+            any(test(series, value) for value in values) for test, values in tests
+        ):
             found.setdefault(series.study.patient, []).append(series)
     return found
 

@@ -25,7 +25,6 @@ from tciafs.demo import (
     metadata,
     search,
     studies,
-    tokens,
 )
 from tciafs.demo.answers import FORMATS, Answer, Endpoint, Question, Refusal, bad_request, server_error
 from tciafs.demo.dataset import Dataset
@@ -33,6 +32,7 @@ from tciafs.demo.delivery import Manner, Trunk, deliver
 from tciafs.demo.faults import Rule, Switches, damaged
 from tciafs.demo.journal import Journal
 from tciafs.demo.ranges import in_range
+from tciafs.demo.tokens import PATHS, Tokens
 
 _PATH = re.compile(r"/nbia-api/(?:services/)?(?:(v[124])/)?(.*)", re.DOTALL)
 _FORM = "application/x-www-form-urlencoded"
@@ -48,7 +48,6 @@ def endpoints(version: str) -> dict[str, Endpoint]:
         metadata,
         search,
         studies,
-        tokens,
         *((listings, images, digests) if version else ()),
     )
     return {name: each for room in rooms for name, each in room.endpoints(version).items()}
@@ -62,7 +61,9 @@ class Service:
         self.journal = Journal()
         self.usual = usual
         self.switch(usual)
+        self.tokens = Tokens()
         self._endpoints = {version: endpoints(version) for version in ("v1", "v2", "v4", "")}
+        self._endpoints[""] |= self.tokens.endpoints()
 
     def switch(self, switches: Switches) -> None:
         """Answer as `switches` say from now on."""
@@ -81,7 +82,8 @@ class Service:
         except ClientDisconnect:
             return
         asked = "&".join(part for part in (query, form) if part)
-        line = scope["path"] + (f"?{query}" if query else "") + (f" {form}" if form else "")
+        told = "" if name in PATHS else form  # passwords are in no journal
+        line = scope["path"] + (f"?{query}" if query else "") + (f" {told}" if told else "")
         with self.journal.request(key, line) as end:
             rule = self.switches.rule_for(key, asked)
             answer = self._answer(request, version, name, form if request.method == "POST" else query)
@@ -112,13 +114,15 @@ class Service:
     def _answer(self, request: Request, version: str, name: str, asked: str) -> Answer:
         try:
             endpoint = self._endpoint(request, version, name)
+            closed = self.tokens.closed_to(version, name, request.headers.get("authorization"))
             parameters = parse_qsl(asked, keep_blank_values=True)
             if endpoint.allowed is not None:
                 known = [pair for pair in parameters if pair[0] in endpoint.allowed]
                 if version == "v4" and known != parameters:
                     raise _unknown_parameter(parameters, endpoint, request.headers.get("accept"))
                 parameters = known
-            question = Question(self.dataset, version, parameters, self.switches.lacking_columns)
+            lacking = self.switches.lacking_columns
+            question = Question(self.dataset, version, parameters, lacking, closed)
             if not all(map(question.get, endpoint.required)):
                 raise bad_request(endpoint.complaint)
             return endpoint.answer(question)
@@ -131,7 +135,7 @@ class Service:
     def _endpoint(self, request: Request, version: str, name: str) -> Endpoint:
         """Find the endpoint, with the errors of JAX-RS where there is none for such a request."""
         endpoint = self._endpoints[version].get(name)
-        is_there = self.switches.has(version, name) or name == tokens.TOKEN
+        is_there = self.switches.has(version, name) or name in PATHS
         if endpoint is None or not is_there:
             raise server_error("HTTP 404 Not Found")
         method = "GET" if request.method == "HEAD" else request.method
@@ -141,8 +145,7 @@ class Service:
             raise server_error("HTTP 406 Not Acceptable")
         if method == "POST" and request.headers.get("content-type", _FORM).partition(";")[0] != _FORM:
             raise server_error("HTTP 415 Unsupported Media Type")
-        is_open = version in ("v1", "v4") or name == tokens.TOKEN
-        if not is_open and "authorization" not in request.headers:
+        if version in ("v2", "") and name not in PATHS and "authorization" not in request.headers:
             raise server_error("null")
         return endpoint
 

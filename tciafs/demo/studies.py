@@ -14,7 +14,7 @@ def get_study_drill_down_with_series_ids(question: Question) -> Answer:
     found: dict[StoredStudy, list[StoredSeries]] = {}
     for uid in uids:
         series = question.dataset.series.get(uid)
-        if series and not series.hidden:
+        if series and question.sees(series):
             found.setdefault(series.study, []).append(series)
     return json_answer([_study(study, members) for study, members in found.items()])
 

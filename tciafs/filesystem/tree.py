@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pyfuse3
 from cachetools import LRUCache
 
+from tciafs.archives.base import BadAnswer, Failed
 from tciafs.catalog.catalog import Catalog
 from tciafs.catalog.freshness import Age
 from tciafs.catalog.rows import ROOT, Node
@@ -209,7 +210,11 @@ class Tree:
             if not await self._catalog.is_current(await self._node(node.parent)):
                 raise Stale(f"{object_key(instance)} was replaced by another version")
 
-        return await self._content.open(instance, confirm, lambda: self._siblings(node.parent))
+        try:
+            return await self._content.open(instance, confirm, lambda: self._siblings(node.parent))
+        except (BadAnswer, Failed):
+            await self._catalog.confirm_right(await self._node(node.parent))
+            raise
 
     async def _siblings(self, series: int) -> list[Instance]:
         """Return the files of a series, in the order of their names."""

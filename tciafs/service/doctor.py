@@ -19,6 +19,7 @@ from tciafs.config import Config
 from tciafs.content.cache import is_ours
 from tciafs.policy import LINK
 from tciafs.service.agreement import Agreement
+from tciafs.service.logins import CannotKeep, Logins
 from tciafs.service.mountinfo import is_dead, our_mounts
 
 _ARCHIVE_SECONDS = 15.0
@@ -46,6 +47,7 @@ def examine(config: Config, proxy: str | None = None) -> Iterator[Finding]:
     yield from (_drive(mount.mountpoint) for mount in our_mounts())
     yield _cache(config.cache_dir)
     yield _policy(Agreement(config))
+    yield _login(config.archive_name, Logins(config))
     yield _proxy(url, proxy)
     yield trio.run(_archive, config, proxy)
 
@@ -95,6 +97,16 @@ def _policy(agreement: Agreement) -> Finding:
             f"read {LINK}, and agree when 'tciafs mount' asks, or with --accept-data-usage-policy",
         )
     return Finding(f"{what} was agreed to on {agreement.day}")
+
+
+def _login(archive_name: str, logins: Logins) -> Finding:
+    try:
+        account = logins.account
+    except CannotKeep as exc:
+        return Finding(str(exc), f"rm {logins.path}")
+    if account is None:
+        return Finding(f"nobody is logged in to {archive_name}: drives show what guests may see")
+    return Finding(f"{account} is logged in to {archive_name}")
 
 
 def _proxy(url: str, proxy: str | None) -> Finding:

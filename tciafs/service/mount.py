@@ -22,7 +22,6 @@ import pyfuse3
 import trio
 
 from tciafs.archives.capabilities import Capabilities
-from tciafs.archives.http import Http
 from tciafs.archives.nbia import NBIA
 from tciafs.catalog.attribution import Attributions
 from tciafs.catalog.catalog import Catalog
@@ -48,6 +47,7 @@ from tciafs.service.commands import Commands
 from tciafs.service.control import Control, listening
 from tciafs.service.kernel import Kernel
 from tciafs.service.lists import selected
+from tciafs.service.login import connected
 from tciafs.service.mountinfo import is_dead, mount_at, take_away
 from tciafs.service.status import Status
 
@@ -108,8 +108,12 @@ async def serve(config: Config, announce: Callable[[], None]) -> None:
                     session.cancel_scope.cancel()
     except BaseExceptionGroup as group:  # trio's nurseries wrap what passes through them
         if expected := group.subgroup(CannotMount):
-            raise CannotMount(str(expected.exceptions[0])) from group
+            raise CannotMount(str(_first_of(expected))) from group
         raise
+
+
+def _first_of(exc: BaseException) -> BaseException:
+    return _first_of(exc.exceptions[0]) if isinstance(exc, BaseExceptionGroup) else exc
 
 
 def check(mountpoint: Path) -> None:
@@ -158,12 +162,13 @@ async def _parts(config: Config, selection: Selection) -> AsyncIterator[_Parts]:
     """Build what serves a mount, in the order of the rooms; fetches end before what they write to."""
     trio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
     capabilities = Capabilities(config.archive_dir / "capabilities.json")
-    async with Http.connect(config.url, config.proxy) as http:
+    async with connected(config) as http:
         with _kept(config) as (store, place):
             await trio.to_thread.run_sync(place.cache.remove_leftovers)
             await _remove_unknown(place)
             async with trio.open_nursery() as fetches:
-                archive = NBIA(config.archive_name, http, capabilities, config.api)
+                account = config.login_account
+                archive = NBIA(config.archive_name, http, capabilities, config.api, account)
                 kernel = Kernel()
                 freshness = _freshness(config)
                 catalog = SelectedCatalog(archive, store, fetches, selection, freshness, kernel.forget)

@@ -12,7 +12,6 @@ import trio
 
 from tciafs.archives.base import ArchiveError
 from tciafs.archives.capabilities import Capabilities
-from tciafs.archives.http import Http
 from tciafs.archives.nbia import NBIA
 from tciafs.catalog.catalog import Catalog
 from tciafs.catalog.freshness import Freshness
@@ -23,6 +22,7 @@ from tciafs.config import Config
 from tciafs.content.cache import NotOurs, claim
 from tciafs.criteria import Criteria, same
 from tciafs.model import Series
+from tciafs.service.login import connected
 
 
 class CannotSearch(Exception):
@@ -60,8 +60,8 @@ async def count_patients(config: Config) -> dict[str, int]:
 async def _session(config: Config) -> AsyncIterator[NBIA]:
     capabilities = Capabilities(config.archive_dir / "capabilities.json")
     try:
-        async with Http.connect(config.url, config.proxy) as http:
-            yield NBIA(config.archive_name, http, capabilities, config.api)
+        async with connected(config) as http:
+            yield NBIA(config.archive_name, http, capabilities, config.api, config.login_account)
     except ArchiveError as exc:
         raise CannotSearch(f"{config.archive_name}: {exc}") from exc
     except (NotOurs, OSError, sqlite3.Error) as exc:

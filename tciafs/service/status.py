@@ -11,7 +11,7 @@ from typing import Any
 
 from tciafs import __version__
 from tciafs.archives.nbia import NBIA
-from tciafs.config import Config, without_password
+from tciafs.config import GUEST, Config, without_password
 from tciafs.content.content import Content
 from tciafs.filesystem.operations import Operations
 from tciafs.selection import Selection
@@ -66,6 +66,7 @@ class Status:
             "name": self._config.archive_name,
             "url": without_password(self._config.url),
             "api": self._nbia.api,
+            "account": self._config.login_account or GUEST,
             "state": self._http.state,
             "since": self._http.since,
             "last_error": self._http.last_error,
