@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tciafs.citation import (
     MORE,
@@ -14,15 +14,16 @@ from tciafs.citation import (
     entry_of,
     is_of_tcia,
     license_of,
-    line_of,
     link_of,
 )
 from tciafs.model import Terms
+from tciafs.plaintext import line_of
 
 Used = tuple[str, Terms]  # a collection, and terms under which some of it is
+Partly = Mapping[str, str]  # how much is known of a collection, where that is not all of it
 
 
-def bibliography_text(used: Iterable[Used]) -> str:
+def bibliography_text(used: Iterable[Used], partly: Partly | None = None) -> str:
     """Return what to cite and under which licences it is, for people."""
     used = list(used)
     lines = ["CITE", ""]
@@ -32,21 +33,24 @@ def bibliography_text(used: Iterable[Used]) -> str:
     lines += ["", MORE, "", "LICENCES"]
     for (name, uri), collections in _by_license(used).items():
         lines += ["", f"    {name}", *([f"    {uri}"] if uri else []), f"        {', '.join(collections)}"]
+    if partly:
+        lines += ["", "NOT ALL IS KNOWN", "", *(f"    {line}" for line in _gaps(partly))]
     return "\n".join([*lines, ""])
 
 
-def bibliography_bibtex(used: Iterable[Used]) -> str:
-    """Return one BibTeX entry a DOI, and one for TCIA; licences stand in comments above."""
+def bibliography_bibtex(used: Iterable[Used], partly: Partly | None = None) -> str:
+    """Return one BibTeX entry a DOI, and one for TCIA; licences and gaps are told in comments above."""
     used = list(used)
     titled = _titled(used)
     keys = _keys(title for title, _ in titled)
     entries = [entry_of(key, title, link) for key, (title, link) in zip(keys, titled, strict=True)]
     if any(is_of_tcia(link) for _, link in titled):
         entries.append(PAPER_ENTRY)
-    head = f"% {MORE}\n"
+    notes = [MORE, *_gaps(partly or {})]
     for (name, uri), collections in _by_license(used).items():
-        # A comment ends where BibTeX sees an "@", whatever stands before it.
-        head += f"% {' '.join(filter(None, (name, uri)))}: {', '.join(collections)}\n".replace("@", "(at)")
+        notes.append(f"{' '.join(filter(None, (name, uri)))}: {', '.join(collections)}")
+    # A comment ends where BibTeX sees an "@", whatever stands before it.
+    head = "".join(f"% {note}\n" for note in notes).replace("@", "(at)")
     return "\n".join([head, *entries])
 
 
@@ -63,6 +67,10 @@ def _titled(used: list[Used]) -> list[tuple[str, str]]:
         (("" if link in own or not link else "Analysis result in ") + ", ".join(titles), link)
         for (link, _), titles in names.items()
     ]
+
+
+def _gaps(partly: Partly) -> list[str]:
+    return [f"{line_of(name)}: {known}" for name, known in sorted(partly.items())]
 
 
 def _by_license(used: list[Used]) -> dict[tuple[str, str], list[str]]:

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import re
 import textwrap
-import unicodedata
-from collections.abc import Iterable, Iterator
-from html.parser import HTMLParser
+from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
 from tciafs.model import Attribution, Terms
+from tciafs.plaintext import line_of, plain_text
 
-_WIDTH = 100
-_LONGEST_HTML = 1 << 16
 _DOI = re.compile(r"\b10\.\d{4,9}/\S*[^\s.,;]")
 _TCIA_PREFIX = "10.7937/"  # DataCite's for what TCIA publishes
 _TCIA = "The Cancer Imaging Archive"
@@ -25,6 +22,8 @@ NAMELESS = "A licence that the archive does not name"
 _WHOLE = "Of the collection as a whole, the archive says:"
 _ANALYSIS = " of an analysis result"
 _NO_DOI = "without a DOI"
+_ALL = "All "
+_COUNTED = re.compile(r"([\d,]+ of (?:at least )?[\d,]+ series)\s")
 _COVERED = re.compile(rf"[\d,]+ series({_ANALYSIS})?, (.*)")
 MORE = "The page of a DOI tells authors and title in full."
 
@@ -94,6 +93,15 @@ def read_license_text(text: str) -> list[Terms]:
     return found
 
 
+def read_coverage(text: str) -> str | None:
+    """Return of how much of the collection a LICENSE.txt tells, None where that is all of it."""
+    said = "".join(text.split("\n\n")[1:2])
+    if said.startswith(_ALL):
+        return None
+    counted = _COUNTED.match(said)
+    return f"{counted[1] if counted else 'no series'} looked at; others may have other terms"
+
+
 def _told(name: str, uri: str, link: str, is_analysis: bool = False) -> Terms:
     has_link = link and link != _NO_DOI
     return Terms(None if name == NAMELESS else name, uri or None, link if has_link else None, is_analysis)
@@ -129,86 +137,13 @@ def citation_bibtex(known: Attribution) -> str:
     return "\n".join([head, *entries])
 
 
-def plain_text(html: str) -> str:
-    """Return what a web page would show of `html`, in lines of at most 100 columns; words are not broken."""
-    page = _Page()
-    try:
-        page.feed(html[:_LONGEST_HTML])
-        page.close()
-    except AssertionError:  # Python's parser on "<![": what it had read is shown
-        pass
-    wrapped = (
-        textwrap.fill(
-            text,
-            _WIDTH,
-            initial_indent=lead,
-            subsequent_indent=" " * len(lead),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
-        for lead, text in page.paragraphs()
-    )
-    return "\n\n".join(wrapped).replace("\n\n  - ", "\n  - ")
-
-
-class _Page(HTMLParser):
-    """Collects the text of a page by paragraphs."""
-
-    _BLOCK = re.compile("address|article|blockquote|br|d[dlt]|div|h[1-6r]|ol|p|pre|section|table|tr|ul")
-    _HIDDEN = frozenset(("script", "style", "head", "template"))
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self._paragraphs: list[tuple[str, list[str]]] = [("", [])]
-        self._hidden: list[str] = []
-        self._link = ""
-
-    def paragraphs(self) -> Iterator[tuple[str, str]]:
-        """Yield what to set before each paragraph that says something, and its text."""
-        for lead, pieces in self._paragraphs:
-            if text := line_of("".join(pieces)):
-                yield lead, text
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Begin a paragraph, a link or what is not shown."""
-        if tag in self._HIDDEN:
-            self._hidden.append(tag)
-        elif tag == "li":
-            self._paragraphs.append(("  - ", []))
-        elif self._BLOCK.fullmatch(tag):
-            self._paragraphs.append(("", []))
-        elif tag in ("td", "th"):
-            self.handle_data(" ")
-        elif tag == "a":
-            self._link = next((value or "" for name, value in attrs if name == "href"), "")
-
-    def handle_endtag(self, tag: str) -> None:
-        """End it; a link's address follows its words."""
-        if tag in self._hidden:
-            self._hidden.remove(tag)
-        elif tag == "li" or self._BLOCK.fullmatch(tag):
-            self._paragraphs.append(("", []))
-        elif tag == "a":
-            if self._link.startswith(("http://", "https://")) and self._link not in self._said():
-                self.handle_data(f" ({self._link})")
-            self._link = ""
-
-    def handle_data(self, data: str) -> None:
-        """Take text that is shown."""
-        if not self._hidden:
-            self._paragraphs[-1][1].append(data)
-
-    def _said(self) -> str:
-        return "".join(self._paragraphs[-1][1][-1:])
-
-
 def _coverage(known: Attribution) -> str:
     """Say how much of the collection these terms were gathered from."""
     looked_at = sum(known.series.values())
     if not looked_at:
         return f"{NOTHING_YET} The archive is asked when this file is\nopened: open it again in a moment."
     if known.is_whole and looked_at >= known.series_count:
-        return f"All {looked_at:,} series of the collection were looked at."
+        return f"{_ALL}{looked_at:,} series of the collection were looked at."
     least = "" if known.is_whole else "at least "
     return (
         f"{looked_at:,} of {least}{max(known.series_count, looked_at):,} series were looked at. Others may\n"
@@ -287,14 +222,3 @@ def entry_of(key: str, title: str, link: str) -> str:
 def _keys(name: str, count: int) -> list[str]:
     stem = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "collection"
     return [stem if number == 1 else f"{stem}-{number}" for number in range(1, count + 1)]
-
-
-def line_of(text: str) -> str:
-    """Return the text as one line without what a terminal would obey or nobody can see."""
-    return " ".join("".join(map(_shown, unicodedata.normalize("NFC", text))).split())
-
-
-def _shown(character: str) -> str:
-    if character.isspace():
-        return " "
-    return "" if unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn"} else character

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pybtex.database import parse_string
 
 from tciafs.bibliography import bibliography_bibtex, bibliography_text
-from tciafs.citation import doi_of, license_text, read_license_text
+from tciafs.citation import doi_of, license_text, read_coverage, read_license_text
 from tciafs.model import Attribution, Description, Terms
 from tests.test_citation import BY, KNOWN, NC, RESULT, hostile, terms
 
@@ -63,3 +64,17 @@ def test_every_doi_of_a_licence_file_is_read_back(name: str, series: dict[Terms,
     read = read_license_text(text)
     assert {doi_of(each.data_description_uri or "") for each in read} - {None} >= dois
     assert len(read) <= len(all_terms) + 1
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (Attribution("X", {BY: 3}, 3, is_whole=True), None),
+        (Attribution("X", {BY: 3}, 1_200, is_whole=True), "3 of 1,200 series looked at"),
+        (Attribution("All X", {BY: 1_003}), "1,003 of at least 1,003 series looked at"),
+        (Attribution("X", {}, description=Description(None, BY)), "no series looked at"),
+    ],
+)
+def test_how_much_a_text_tells_of_is_read_back(known: Attribution, said: str | None):
+    read = read_coverage(license_text(known))
+    assert read == (said and f"{said}; others may have other terms")

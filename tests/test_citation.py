@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pybtex.database import BibliographyData, parse_string
 
-from tciafs.citation import citation_bibtex, citation_text, doi_of, license_text, plain_text
+from tciafs.citation import citation_bibtex, citation_text, doi_of, license_text
 from tciafs.model import Attribution, Description, Terms
+from tciafs.plaintext import plain_text
 
 BY = Terms("CC BY 4.0", "https://creativecommons.org/licenses/by/4.0/", "https://doi.org/10.7937/ABC.1")
 NC = Terms("CC BY-NC 3.0", None, "https://doi.org/10.7937/ABC.1")

@@ -76,3 +76,21 @@ def _check_refused(done: CompletedProcess[str], said: str) -> None:
 def test_a_drive_without_attributes_cannot_tell(tmp_path: Path, archive: EmbeddedArchive):
     with mounted(tmp_path, archive.url, "--xattrs", "off") as drive:
         _check_refused(tciafs("cite", drive.path / "Demo-CT"), "mount it without --xattrs=off")
+
+
+@pytest.mark.says(
+    "`tciafs cite` says of a collection of which not all series are known, how many of how many were looked"
+    " at."
+)
+def test_what_is_not_known_of_a_large_collection_is_said(tmp_path: Path, own_archive: EmbeddedArchive):
+    own_archive.edit(synthetic={"collection": "Large@", "patients": 201})
+    with mounted(tmp_path, own_archive.url) as drive:
+        large = drive.path / "Large@"
+        said = tciafs("cite", large, drive.path / "Demo MR").stdout
+        gaps = said.partition("NOT ALL IS KNOWN\n\n")[2]
+        assert gaps == "    Large@: no series looked at; others may have other terms\n"
+        assert len(list(large.glob("P-000001/*/*"))) == 1
+        done = tciafs("cite", "--bibtex", large)
+        assert "\n% Large(at): 1 of at least 1 series looked at; others may have other terms\n" in done.stdout
+        assert parse_string(done.stdout, "bibtex").entries
+        assert "NOT ALL" not in tciafs("cite", large / "P-000001").stdout

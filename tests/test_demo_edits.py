@@ -61,6 +61,36 @@ def test_sizes_can_be_promised_wrong_or_not_at_all(api, archive):
     assert "FileSize" not in row_of(api, uid)
 
 
+def test_a_series_can_get_more_images(api, archive):
+    (uid,) = archive.edit(synthetic={"collection": "More", "patient_id": "p", "series_of": 2})
+    before = row_of(api, uid)
+    archive.edit(series=uid, more_images=3)
+    after = row_of(api, uid)
+    assert (before["ImageCount"], after["ImageCount"]) == (2, 5)
+    assert after["FileSize"] == before["FileSize"] // 2 * 5
+    assert len(api.get("/v4/getSOPInstanceUIDs", params={"SeriesInstanceUID": uid}).json()) == 5
+
+
+def test_updates_are_told_by_their_days(api, archive):
+    early, late = archive.edit(synthetic={"collection": "News", "patient_ids": ["a", "b"]})
+    archive.edit(series=early, submitted="2025-03-01", released="2025-03-05")
+    archive.edit(series=late, submitted="2025-03-02", released="2025-03-06")
+
+    def studies(day):
+        params = {"Collection": "News", "fromDate": day}
+        answer = api.get("/v4/NewStudiesInPatientCollection", params=params)
+        return sorted(row["PatientID"] for row in answer.json()) if answer.content else []
+
+    def series(day):
+        rows = api.get("/v4/getUpdatedSeries", params={"fromDate": day}).json()
+        return sorted(row["PatientID"] for row in rows if row["Collection"] == "News")
+
+    assert [studies(f"03-0{day}-2025") for day in (1, 2, 3)] == [["a", "b"], ["b"], []]
+    assert [series(f"03-0{day}-2025") for day in (4, 5)] == [["a", "b"], ["b"]]
+    archive.edit(hide_series=late)
+    assert (studies("03-02-2025"), series("03-04-2025")) == ([], ["a"])
+
+
 def test_a_hidden_series_is_nowhere_but_under_its_uid(api, archive):
     (uid,) = archive.edit(synthetic={"collection": "Hidden", "patient_id": "p"})
     archive.edit(hide_series=uid)

@@ -10,7 +10,9 @@ from typing import Any
 
 import pydicom
 import pytest
+from click.testing import CliRunner
 
+from tciafs.cli import main
 from tests.archive import EmbeddedArchive
 from tests.drive import mounted
 from tests.test_cli import tciafs
@@ -20,9 +22,9 @@ from tests.test_mount import asked
 
 
 def refreshed(path: Path) -> dict[str, Any]:
-    """Refresh a path, and return what is told of each kind."""
-    done = tciafs("refresh", path, "--json")
-    assert (done.returncode, done.stderr) == (0, "")
+    """Refresh a path, and return what is told of each kind; in this process, as starting one takes long."""
+    done = CliRunner().invoke(main, ["refresh", str(path), "--json"])
+    assert (done.exit_code, done.stderr) == (0, "")
     told: dict[str, Any] = json.loads(done.stdout)
     return {kind: names for kind, names in told.items() if names}
 
@@ -119,3 +121,60 @@ def test_a_refresh_that_fails_changes_nothing(tmp_path: Path, own_archive: Embed
         own_archive.faults()
         assert eventually(lambda: tciafs("refresh", patient.parent).returncode == 0)
         assert drive.status()["archive"]["state"] == "up"
+
+
+@pytest.mark.says(
+    "Of a collection of which three patients or more were looked at, `tciafs refresh` renews all that"
+    " was listed, and tells the paths that are new, changed or gone; where that fails midway, what had"
+    " come is kept.",
+)
+def test_a_refresh_of_a_collection_tells_what_changed_anywhere_in_it(
+    tmp_path: Path, own_archive: EmbeddedArchive
+):
+    uids = own_archive.edit(synthetic={"collection": "Many", "patients": 20, "series": 2})
+    with mounted(tmp_path, own_archive.url) as drive:
+        many = drive.path / "Many"
+        before = drive.files("Many/*/*/*/*")
+        assert len(before) == 40
+        assert refreshed(many) == {}
+        own_archive.edit(series=uids[0], submitted="2026-05-06", rewritten=True)
+        own_archive.edit(hide_series=uids[2])
+        for uid in uids[4:6]:
+            own_archive.edit(hide_series=uid)
+        own_archive.edit(synthetic={"collection": "Many", "patient_ids": ["P-000004", "new"]})
+        paths = {os.path.relpath(file.parent, many) for file in before}
+        own_archive.forget()
+        told = refreshed(many)
+        assert own_archive.requests() == {"v4/getPatient": 1, "v4/getPatientStudy": 1, "v4/getSeries": 1}
+        gone = told["gone"]
+        assert [Path(path).parts[0] for path in told["changed"]] == ["P-000001"]
+        assert set(told["changed"]) < paths
+        assert sorted(Path(path).parts[0] for path in gone) == ["P-000002", "P-000003"]
+        assert "P-000003" in gone
+        assert sorted(Path(path).parts[0] for path in told["new"]) == ["P-000004", "new"]
+        own_archive.forget()
+        after = drive.files("Many/*/*/*/*")
+        assert len(after) == 40 - 3 + 2
+        assert own_archive.requests().keys() <= {"v4/getSimpleSearch", "getImageDrillDown"}
+        assert refreshed(many) == {}
+        own_archive.faults(rules=[{"do": "status", "status": 503, "endpoint": "v4/getPatientStudy"}])
+        assert "v4/getPatientStudy: " in failed(tciafs("refresh", many))
+        assert drive.files("Many/*/*/*/*") == after
+
+
+@pytest.mark.says("`tciafs refresh` has what a selection searched for searched again.")
+def test_a_refresh_searches_again(tmp_path: Path, own_archive: EmbeddedArchive):
+    wanted = {"series": 1, "modality": "PT"}
+    own_archive.edit(synthetic={"collection": "First", "patient_ids": ["A"], **wanted})
+    with mounted(tmp_path, own_archive.url, "--modality", "PT") as drive:
+        assert [path.name for path in drive.path.glob("*/*") if path.is_dir()] == ["A"]
+        own_archive.edit(synthetic={"collection": "First", "patient_ids": ["B"], **wanted})
+        own_archive.edit(synthetic={"collection": "Second", "patient_ids": ["C"], **wanted})
+        assert not (drive.path / "Second").exists()
+        assert refreshed(drive.path / "First")["new"] == ["B"]
+        assert eventually((drive.path / "First" / "B").exists)
+        assert refreshed(drive.path)["new"] == ["Second"]
+        assert eventually((drive.path / "Second" / "C").exists)
+        own_archive.edit(synthetic={"collection": "First", "patient_ids": ["D"], **wanted})
+        assert refreshed(drive.path)["expired"] > 0
+        assert eventually(lambda: "D" in os.listdir(drive.path / "First"))

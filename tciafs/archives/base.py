@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import date
 from typing import Protocol
 
 from tciafs.model import Collection, Description, Instance, Patient, Series, Study, Terms
@@ -114,6 +115,15 @@ class Archive(Protocol):
 
     def open_series_of(self, collection: str) -> AbstractAsyncContextManager[AsyncIterator[list[Series]]]:
         """Stream all series of a collection, as `open_studies` does its studies."""
+        ...
+
+    def open_changed(
+        self, collection: str, after: date
+    ) -> AbstractAsyncContextManager[AsyncIterator[list[Study]]]:
+        """Stream the studies with a series that was submitted or released after a day, without descriptions.
+
+        Series that were withdrawn are not told. Raise `Unsupported` where the archive does not know.
+        """
         ...
 
     async def get_instances(

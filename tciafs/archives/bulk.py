@@ -15,11 +15,27 @@ import msgspec
 from tciafs.archives.base import BadAnswer
 from tciafs.archives.http import Http
 from tciafs.archives.meanings import one_line
-from tciafs.archives.values import text
+from tciafs.archives.values import Text, text
 from tciafs.archives.wire import SeriesRow, StudyRow
 from tciafs.model import Series, Study
 
-Row = TypeVar("Row", StudyRow, SeriesRow)
+
+class ChangedRow(
+    msgspec.Struct,
+    rename={
+        "study_instance_uid": "StudyInstanceUID",
+        "patient_id": "PatientID",
+        "collection": "Collection",
+    },
+):
+    """Which study a row of NewStudiesInPatientCollection or getUpdatedSeries is about: it must say so."""
+
+    study_instance_uid: str
+    patient_id: Text
+    collection: Text
+
+
+Row = TypeVar("Row", StudyRow, SeriesRow, ChangedRow)
 R = TypeVar("R", Study, Series)
 
 
@@ -43,6 +59,26 @@ async def open_records(
         yield records
 
 
+async def changed_studies(
+    http: Http, endpoint: str, params: Mapping[str, str], collection: str
+) -> AsyncGenerator[list[Study], None]:
+    """Yield the studies of a collection that an endpoint for updates names; an empty answer names none."""
+    async with (
+        http.stream_listing(endpoint, params) as chunks,
+        aclosing(_parts(endpoint, chunks, ChangedRow, may_be_empty=True)) as parts,
+    ):
+        async for rows in parts:
+            yield [study for row in rows if (study := _changed_study(row, collection))]
+
+
+def _changed_study(row: ChangedRow, collection: str) -> Study | None:
+    """Return the study without its description, None for a row of another collection."""
+    patient_id = text(row.patient_id)
+    if not patient_id or text(row.collection) != collection:
+        return None
+    return Study(collection, patient_id, row.study_instance_uid)
+
+
 async def _records(
     parts: AsyncIterator[list[Row]], collection: str, record_of: Callable[[Row, str, str], R | None]
 ) -> AsyncGenerator[list[R], None]:
@@ -53,16 +89,18 @@ async def _records(
 
 
 async def _parts(
-    endpoint: str, chunks: AsyncIterator[bytes], kind: type[Row]
+    endpoint: str, chunks: AsyncIterator[bytes], kind: type[Row], may_be_empty: bool = False
 ) -> AsyncGenerator[list[Row], None]:
     found: Any = ijson.sendable_list()
     parser = ijson.items_coro(found, "item", use_float=True)
     try:
         async for chunk in chunks:
+            may_be_empty = False
             parser.send(chunk)
             yield msgspec.convert(found, list[kind], strict=False)  # type: ignore[valid-type]
             del found[:]
-        parser.close()
+        if not may_be_empty:
+            parser.close()
     except ijson.JSONError as exc:
         raise BadAnswer(f"{endpoint}: what came is no whole listing: {one_line(str(exc))}") from exc
     except msgspec.ValidationError as exc:

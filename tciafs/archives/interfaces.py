@@ -40,6 +40,7 @@ class Interface:
     descriptions: tuple[str, ...] = ()
     licenses: str | None = None
     zips_md5s: bool = False
+    changes: tuple[str, ...] = ()  # by submission, and by release
 
     def path(self, name: str) -> str:
         """Return where an endpoint is that every interface has."""
@@ -60,6 +61,7 @@ V4 = Interface(
     descriptions=("getCollectionDescriptions", "v4/getCollectionDescriptions"),
     licenses="getLicenses",
     zips_md5s=True,
+    changes=("v4/NewStudiesInPatientCollection", "v4/getUpdatedSeries"),
 )
 V2 = Interface(
     version="v2",

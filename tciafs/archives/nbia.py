@@ -10,16 +10,17 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
+from datetime import date
 from typing import TypeVar
 
 import trio
 
 from tciafs.archives import criteria, listed, lists, search
 from tciafs.archives.base import SERVER_BYTES_PER_SECOND, BadAnswer, Failed, Refused, Unsupported
-from tciafs.archives.bulk import open_records
+from tciafs.archives.bulk import changed_studies, open_records
 from tciafs.archives.capabilities import Capabilities
 from tciafs.archives.drilldown import DrillDown, Listed
 from tciafs.archives.http import LARGEST_JSON, Http
@@ -154,6 +155,31 @@ class NBIA:
         return self._open(
             lambda at: open_records(self.http, at.path("getSeries"), params, SeriesRow, series_of)
         )
+
+    @asynccontextmanager
+    async def open_changed(self, collection: str, after: date) -> AsyncIterator[AsyncIterator[list[Study]]]:
+        """Stream what was submitted (v4/NewStudiesInPatientCollection) or released (v4/getUpdatedSeries).
+
+        Days are those of the server. The second answers for all collections.
+        """
+        async with aclosing(self._changed(collection, after)) as parts:
+            yield parts
+
+    async def _changed(self, collection: str, after: date) -> AsyncGenerator[list[Study], None]:
+        day = {"fromDate": after.strftime("%m-%d-%Y")}
+        changes = self._interfaces.current.changes
+        if not changes:
+            raise Unsupported(f"{self.api} is not asked what has changed: it writes days otherwise")
+        for endpoint, params in zip(changes, ({"Collection": collection, **day}, day), strict=True):
+            if self._capabilities.lacks(endpoint):
+                raise Unsupported(f"{endpoint}: the server has none")
+            try:
+                async with aclosing(changed_studies(self.http, endpoint, params, collection)) as parts:
+                    async for studies in parts:
+                        yield studies
+            except Unsupported:
+                self._capabilities.note_lacking(endpoint)
+                raise
 
     async def get_instances(self, wanted: Series, others: Sequence[Series] = ()) -> Listed:
         """Return the instances of `wanted` and, where one question serves for all, of `others`.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 
 import trio
@@ -17,13 +16,15 @@ from cachetools import LRUCache
 from tciafs.archives.base import Archive, ArchiveError, BadAnswer, Failed
 from tciafs.catalog.batches import Batches
 from tciafs.catalog.crawl import Crawls, Thresholds
-from tciafs.catalog.difference import Difference
+from tciafs.catalog.difference import Changes, OnChange, Put, pass_over
 from tciafs.catalog.freshness import Age, Freshness
+from tciafs.catalog.questions import Listings, Questions, key_of_question, title_of
 from tciafs.catalog.rows import Node
 from tciafs.catalog.store import Found, Store
+from tciafs.catalog.updates import Updates
 from tciafs.database import Unwritable
 from tciafs.flights import Flight, Flights
-from tciafs.model import Collection, Instance, Kind, Patient, Record, Series, Study, collection_of
+from tciafs.model import Collection, Kind, Series, Study, collection_of
 from tciafs.names import may_exist
 
 logger = logging.getLogger(__name__)
@@ -31,14 +32,6 @@ logger = logging.getLogger(__name__)
 _TIMES_KEPT = 50_000
 _FILES_KEPT = 20_000
 CONFIRMED_SECONDS = 600.0  # for how long a version is fetched without another question
-
-
-OnChange = Callable[[int, Difference], None]
-"""Take note of what a renewal changes in the directory of an inode number."""
-
-
-def pass_over(inode: int, difference: Difference) -> None:
-    """Take no note of it."""
 
 
 class Catalog:
@@ -57,17 +50,23 @@ class Catalog:
         self._archive = archive
         self._store = store
         self._freshness = freshness or Freshness()
-        self._on_change = on_change
+        self.changes = Changes(on_change)
         self._flights: Flights[None] = Flights(nursery)
-        self._crawls = Crawls(
+        thresholds = thresholds or Thresholds()
+        ttl = self._freshness.listings
+        self._crawls = Crawls(archive, store, self._flights, ttl, self._note_put, thresholds)
+        self._batches = Batches(archive, store, self._flights, self._crawls, self._put, self._is_worth_asking)
+        self._questions = Questions(archive, store, self._put)
+        self._updates = Updates(
             archive,
             store,
             self._flights,
-            self._freshness.listings,
-            self._forget_times,
-            thresholds or Thresholds(),
+            self._crawls,
+            thresholds,
+            self._freshness,
+            self._renew_unless_recent,
+            self._note_put,
         )
-        self._batches = Batches(archive, store, self._flights, self._crawls, self._put, self._is_worth_asking)
         self._generation = store.generation
         self._listed_at: LRUCache[int, float] = LRUCache(_TIMES_KEPT)
         self._files: LRUCache[int, Node] = LRUCache(_FILES_KEPT)
@@ -103,23 +102,38 @@ class Catalog:
                 if await self._when_listed(node) is None:
                     raise
         self._batches.note_look(node)
-        elapsed = time.time() - listed_at
-        expires_in = self._freshness.ttl(node.kind) - elapsed
-        if elapsed < 0:  # listed under a clock that went wrong: believed for ever, were it not for this
-            expires_in = elapsed
-        if expires_in < 0 and self._no_renewal_before.get(node.inode, 0.0) < time.time():
-            self._renew_behind(node)
+        expires_in = self._expires_in(node, listed_at)
+        if expires_in < 0:
+            expires_in = self._expires_in(node, await self._held_at(node, listed_at))
+        is_paused = self._no_renewal_before.get(node.inode, 0.0) >= time.time()
+        if expires_in < 0 and not is_paused and self._listed_at.get(node.inode) == listed_at:
+            await self._renew_behind(node)
         return Age(listed_at, expires_in)
 
     async def ask_anew(self, node: Node) -> None:
         """Renew the listing of a directory, whatever its age; with no answer that was asked for earlier."""
-        earlier = self._flights.under_way(_key(node))
+        earlier = self._flights.under_way(key_of_question(node))
         if earlier and earlier.is_wanted:
             with suppress(ArchiveError):
                 await earlier.result(self._freshness.deadline)
         elif earlier:
             earlier.give_up("it is asked anew")
         await self._flight(node).result(self._freshness.deadline)
+
+    async def update(self, collection: Node) -> Flight[None] | None:
+        """Begin to renew all that was listed of a collection; None where that is better done singly."""
+        if not isinstance(collection.record, Collection) or not await self._updates.is_worth_it(collection):
+            return None
+        name = collection.record.name
+        earlier = self._flights.under_way(("update", name))
+        if earlier:
+            earlier.give_up("it is asked anew")
+        return self._updates.join(name)
+
+    async def count_expired(self, collection: Node) -> int:
+        """Return for how many studies of a collection the series are asked for at the next look."""
+        listed = await self._updates.expiry.listed_studies(collection.inode)
+        return sum(one.listed_at == 0 for one in listed)
 
     async def expire_below(self, node: Node) -> int:
         """Let every listing below a directory be renewed at its next look; return how many there are."""
@@ -132,6 +146,10 @@ class Catalog:
     async def entries(self, node: Node) -> list[tuple[str, Node]]:
         """Return the names and nodes of a directory that was listed, in the order of names."""
         return await self._store.children(node.inode)
+
+    def shows(self, node: Node) -> bool:
+        """Tell whether a node is in what is shown of the archive, if its directory is."""
+        return True
 
     async def child(self, node: Node, name: str) -> tuple[Found | None, float]:
         """Return what `name` stands for in a directory, or None, and for how many seconds that holds.
@@ -162,7 +180,7 @@ class Catalog:
             try:
                 await self._flight(study).result(self._freshness.deadline)
             except (ArchiveError, Unwritable) as exc:
-                logger.info("%s cannot be confirmed: %s", _title(study), exc)
+                logger.info("%s cannot be confirmed: %s", title_of(study), exc)
                 self._no_renewal_before[study.inode] = time.time() + self._freshness.pause
         return await self._store.is_listed(series)
 
@@ -199,21 +217,63 @@ class Catalog:
         come_with = self._batches if node.kind is Kind.SERIES else self._crawls
         return await come_with.has_brought(node, is_listed)
 
-    def _renew_behind(self, node: Node) -> None:
+    def _expires_in(self, node: Node, listed_at: float) -> float:
+        elapsed = time.time() - listed_at
+        if elapsed < 0:  # listed under a clock that went wrong: believed for ever, were it not for this
+            return elapsed
+        return self._freshness.ttl(node.kind) - elapsed
+
+    async def _held_at(self, node: Node, listed_at: float) -> float:
+        """Return when a listing was last known to hold: when the archive told of all that has changed since.
+
+        What is listed of a series holds while that is listed unchanged.
+        """
+        if isinstance(node.record, Study) and self._is_trusted(listed_at):
+            collection = self._store.inode_of(Collection(node.record.collection))
+            confirmed = await self._updates.expiry.confirmed(collection)
+            return confirmed.at if confirmed and confirmed.holds(listed_at) else listed_at
+        if isinstance(node.record, Series) and self._is_trusted(listed_at):
+            study = await self.node(node.parent)
+            told_at = await self._when_listed(study) if study else None
+            if study and told_at is not None and await self._store.is_listed(node):
+                return max(listed_at, await self._held_at(study, told_at))
+        return listed_at
+
+    def _is_trusted(self, listed_at: float) -> bool:
+        return 0 <= time.time() - listed_at < self._freshness.trust
+
+    async def _renew_behind(self, node: Node) -> None:
         self._crawls.note_request(node)
-        if not self._crawls.is_asked_in_whole(node):
+        if self._updates.begin(node) or self._crawls.is_asked_in_whole(node):
+            return
+        if isinstance(node.record, Series) and self._is_trusted(self._listed_at.get(node.inode, 0.0)):
+            # Its study's listing tells with one request of all series which have changed, perhaps by now.
+            study = await self.node(node.parent)
+            told_at = await self._when_listed(study) if study else None
+            if study and told_at is not None:
+                if self._expires_in(study, told_at) >= 0:
+                    return
+                node = study
+        if self._no_renewal_before.get(node.inode, 0.0) < time.time():
             self._flight(node)
+
+    async def _renew_unless_recent(self, node: Node) -> None:
+        listed_at = await self._store.listed_at(node.inode)
+        if listed_at is None or not 0 <= time.time() - listed_at <= CONFIRMED_SECONDS:
+            await self._flight(node).result(self._freshness.deadline)
 
     def _flight(self, node: Node) -> Flight[None]:
         """Return the request that brings the listing of `node`, begun where none is under way."""
-        return self._flights.join(_key(node), _title(node), lambda flight: self._renew(node, flight))
+        return self._flights.join(
+            key_of_question(node), title_of(node), lambda flight: self._renew(node, flight)
+        )
 
     async def _renew(self, node: Node, flight: Flight[None]) -> None:
         try:
             if isinstance(node.record, Series):
                 await self._batches.bring(node, node.record, flight)
             else:
-                await self._put(await self._listings(node))
+                await self._put(await self._questions.listings(node))
         except Exception as exc:  # a full disk is no reason to ask at every look, either
             self._no_renewal_before[node.inode] = time.time() + self._freshness.pause
             if isinstance(exc, BadAnswer | Failed):
@@ -221,90 +281,17 @@ class Catalog:
             raise
         self._no_renewal_before.pop(node.inode, None)
 
-    async def _put(self, listings: dict[int, Sequence[Record]]) -> None:
-        now = time.time()
-        replaced = await self._store.replace(listings, now)
-        for inode in listings:
-            self._listed_at[inode] = now
-        self._files.clear()  # a listing may bring other sizes for the same files
-        for inode, (before, after) in replaced.items():
-            self._on_change(inode, Difference.between(before, after))
+    async def _put(self, listings: Listings) -> None:
+        self._note_put(await self._store.replace(listings, time.time()))
 
-    async def _listings(self, node: Node) -> dict[int, Sequence[Record]]:
-        """Return what the archive lists of `node`, and what else came with the same requests."""
-        match node.record:
-            case None:
-                return {node.inode: _not_empty(node, await self._archive.get_collections())}
-            case Collection(name):
-                return {node.inode: _not_empty(node, await self._archive.get_patients(name))}
-            case Patient(collection, patient_id):
-                studies = await self._archive.get_studies(collection, patient_id)
-                return {node.inode: _not_empty(node, studies)}
-            case Study():
-                return await self._series_listings(node, node.record)
-            case Series() | Instance():
-                raise NotADirectoryError(_title(node))
-
-    async def _series_listings(self, node: Node, study: Study) -> dict[int, Sequence[Record]]:
-        """Return the series of every study of the patient that has as many as it should.
-
-        Where `node` lacks some, its study may have changed since it was listed: both are asked again.
-        """
-        found = await self._complete_studies(node, study)
-        if node.inode not in found:
-            studies = await self._archive.get_studies(study.collection, study.patient_id)
-            if studies:
-                await self._put({node.parent: studies})
-            found = await self._complete_studies(node, study)
-        if node.inode not in found:
-            await self._put(found)
-            raise BadAnswer(f"{_title(node)}: fewer series came than the study's {study.series_count}")
-        return found
-
-    async def _complete_studies(self, node: Node, study: Study) -> dict[int, Sequence[Record]]:
-        by_study: dict[str, list[Series]] = {}
-        for series in await self._archive.get_series(study.collection, study.patient_id):
-            by_study.setdefault(series.study_instance_uid, []).append(series)
-        found: dict[int, Sequence[Record]] = {}
-        for _, sibling in await self._store.children(node.parent):
-            assert isinstance(sibling.record, Study)
-            listed = by_study.get(sibling.record.study_instance_uid, [])
-            if len(listed) >= max(sibling.record.series_count or 0, 1):
-                found[sibling.inode] = listed
-        return found
+    def _note_put(self, put: Put) -> None:
+        for inode in (*put.listed, *put.expired):
+            self._listed_at.pop(inode, None)
+        if put.listed:
+            self._files.clear()  # a listing may bring other sizes for the same files
+        for inode, difference in put.changed.items():
+            self.changes.tell(inode, difference)
 
     def _is_worth_asking(self, series: Series) -> bool:
         """Tell whether anybody could look at a series that comes along with another."""
         return True
-
-    def _forget_times(self, inodes: Sequence[int]) -> None:
-        """Ask the store again when directories were listed."""
-        for inode in inodes:
-            self._listed_at.pop(inode, None)
-
-
-def _not_empty(node: Node, records: Sequence[Record]) -> Sequence[Record]:
-    if not records:
-        raise BadAnswer(f"{_title(node)}: the archive listed nothing, which cannot be")
-    return records
-
-
-def _key(node: Node) -> Hashable:
-    """Return what a request for the listing of `node` goes by: all studies of a patient come with one."""
-    return node.kind, node.parent if node.kind is Kind.STUDY else node.inode
-
-
-def _title(node: Node) -> str:
-    match node.record:
-        case None:
-            return "the list of collections"
-        case Collection(name):
-            return f"the patients of {name}"
-        case Patient(collection, patient_id):
-            return f"the studies of {collection}/{patient_id}"
-        case Study():
-            return f"the series of {node.record.collection}/{node.record.patient_id}"
-        case Series():
-            return f"the instances of series {node.record.series_instance_uid}"
-        case Instance():
-            return f"the instance {node.record.sop_instance_uid}"

@@ -7,18 +7,18 @@ for it asks for what they need, and where it fails it costs nothing but itself.
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
-from tciafs.archives.base import Archive, BadAnswer
+from tciafs.archives.base import Archive
+from tciafs.catalog.difference import Put
 from tciafs.catalog.rows import Node
-from tciafs.catalog.staged import Staged, Staging
+from tciafs.catalog.staged import Staged, bring
 from tciafs.catalog.store import Store
 from tciafs.flights import Flight, Flights
 from tciafs.model import Collection, Kind, Patient, Series, Study
@@ -26,8 +26,6 @@ from tciafs.model import Collection, Kind, Patient, Series, Study
 _HEAD_START = 1.0  # for how long a listing waits for the answer in whole, before it is asked for itself
 _PATIENCE = 5.0  # of all listings together: a walk is not to be slower than by single requests
 _SILENT_SECONDS = 2.0
-_PART = 1_000  # records put aside in one transaction
-_ANSWERS = itertools.count(1)
 
 IsListed = Callable[[], Awaitable[bool]]
 
@@ -37,7 +35,8 @@ class Thresholds:
     """When a walk is one: `patients` of a collection asked for, each within `seconds` of the one before.
 
     A collection of more than `series` is asked for in whole only when the walk has proved itself: when
-    `proof` patients, or the `share` of all, were asked for one by one. `pause`: between two answers.
+    `proof` patients, or the `share` of all, were asked for one by one. `pause`: between two answers. Up to
+    `few_series` are asked for anew in whole, though most may not have changed.
     """
 
     patients: float = 3
@@ -47,6 +46,7 @@ class Thresholds:
     proof: int = 500
     share: float = 0.05
     pause: float = 60.0
+    few_series: int = 5_000
 
 
 NEVER = Thresholds(patients=math.inf)
@@ -90,7 +90,7 @@ class Walk:
 class Crawls:
     """The walks through an archive's collections.
 
-    `forget` is told the directories that were listed; a listing older than `ttl` seconds is listed anew.
+    `note` is told what was listed; a listing older than `ttl` seconds is listed anew.
     """
 
     def __init__(
@@ -99,14 +99,14 @@ class Crawls:
         store: Store,
         flights: Flights[None],
         ttl: float,
-        forget: Callable[[Sequence[int]], None],
+        note: Callable[[Put], None],
         thresholds: Thresholds,
     ) -> None:
         self._archive = archive
         self._store = store
         self._flights = flights
         self._ttl = ttl
-        self._forget = forget
+        self._note = note
         self._thresholds = thresholds
         self._walks: dict[str, Walk] = {}
 
@@ -172,6 +172,7 @@ class Crawls:
         """
         parent = self._store.inode_of(Collection(walk.collection))
         older_than = time.time() - self._ttl
+        note = partial(self._tell, walk)
         try:
             patients, unlisted = await self._store.count_unlisted(parent, older_than)
             are_listed = unlisted < self._thresholds.patients
@@ -180,11 +181,11 @@ class Crawls:
                 return
             if walk.series_count is None and not are_listed:
                 answer = self._archive.open_studies(walk.collection)
-                staged = Staged(self._store, next(_ANSWERS), Study, older_than)
-                walk.series_count = await self._bring(walk, staged, answer, parent)
+                staged = Staged(self._store, Study, older_than)
+                walk.series_count = await bring(staged, answer, note, parent)
             if walk.series_count is None or self._is_proved(walk, patients, walk.series_count):
-                staged = Staged(self._store, next(_ANSWERS), Series, older_than)
-                await self._bring(walk, staged, self._archive.open_series_of(walk.collection))
+                staged = Staged(self._store, Series, older_than)
+                await bring(staged, self._archive.open_series_of(walk.collection), note)
         finally:
             walk.note_moved()
 
@@ -196,39 +197,8 @@ class Crawls:
         walk.not_before = -math.inf
         return len(walk.patients) >= walk.required
 
-    async def _bring(
-        self,
-        walk: Walk,
-        staged: Staged,
-        answer: AbstractAsyncContextManager[AsyncIterator[Sequence[Staging]]],
-        parent: int | None = None,
-    ) -> int:
-        """Make listings of an answer; return how many series its studies promise.
-
-        Each directory in `parent` must have got something: nothing in this tree is empty.
-        """
-        promised = 0
-        pending: list[Staging] = []
-        try:
-            async with answer as parts:
-                async for records in parts:
-                    walk.moved_at = trio.current_time()
-                    promised += sum(one.series_count or 1 for one in records if isinstance(one, Study))
-                    pending += records
-                    if len(pending) >= _PART:
-                        self._tell(walk, await staged.add(pending))
-                        pending.clear()
-            self._tell(walk, await staged.add(pending))
-            if parent is not None and await staged.lacks_any(parent):
-                raise BadAnswer(f"the studies of {walk.collection} in whole: some patients have none")
-            while done := await staged.publish_some():
-                self._tell(walk, done)
-        finally:
-            with trio.CancelScope(shield=True):  # it would fill the disk
-                await staged.discard()
-        return promised
-
-    def _tell(self, walk: Walk, directories: Sequence[int]) -> None:
-        if directories:
-            self._forget(directories)
+    def _tell(self, walk: Walk, put: Put) -> None:
+        walk.moved_at = trio.current_time()
+        self._note(put)
+        if put.listed:
             walk.note_moved()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from tciafs.catalog.rows import Entries, Node
 from tciafs.names import alias_of
@@ -39,6 +40,47 @@ class Difference:
     def inodes(self) -> Iterator[int]:
         """Yield the inode numbers of what is the same, but is described otherwise now."""
         return (node.inode for old, node in self.changed.values() if old.inode == node.inode)
+
+
+OnChange = Callable[[int, Difference], None]
+"""Take note of what a renewal changes in the directory of an inode number."""
+
+
+def pass_over(inode: int, difference: Difference) -> None:
+    """Take no note of it."""
+
+
+class Changes:
+    """Tells of what changes: always `on_change`, and whoever watches for a while."""
+
+    def __init__(self, on_change: OnChange) -> None:
+        self._on_change = on_change
+        self._watchers: list[list[tuple[int, Difference]]] = []
+
+    def tell(self, inode: int, difference: Difference) -> None:
+        """Tell what has changed in a directory."""
+        self._on_change(inode, difference)
+        for changes in self._watchers:
+            changes.append((inode, difference))
+
+    @contextmanager
+    def watching(self) -> Iterator[list[tuple[int, Difference]]]:
+        """Collect what changes meanwhile, by the inode numbers of directories."""
+        changes: list[tuple[int, Difference]] = []
+        self._watchers.append(changes)
+        try:
+            yield changes
+        finally:
+            self._watchers = [one for one in self._watchers if one is not changes]
+
+
+@dataclass(slots=True)
+class Put:
+    """Which directories were listed, what that changed, and whose listings below are out of date."""
+
+    listed: list[int] = field(default_factory=list)
+    changed: dict[int, Difference] = field(default_factory=dict)
+    expired: list[int] = field(default_factory=list)
 
 
 def _names(name: str, node: Node) -> Iterator[str]:

@@ -21,6 +21,11 @@ class Freshness:
     deadline: float = 15.0
     pause: float = 60.0
 
+    @property
+    def trust(self) -> float:
+        """Return for how long a listing may hold that is not asked for anew, but not told to have changed."""
+        return 3 * self.instances
+
     def ttl(self, kind: Kind) -> float:
         """Return how long the listing of a directory of `kind` is believed."""
         return {Kind.ROOT: self.collections, Kind.SERIES: self.instances}.get(kind, self.listings)

@@ -12,8 +12,8 @@ import trio
 
 from tciafs.archives.base import Archive
 from tciafs.catalog.freshness import Age
+from tciafs.catalog.rows import Keys
 from tciafs.catalog.searches import Searches, View, view_of
-from tciafs.catalog.store import Keys
 from tciafs.flights import Flights
 from tciafs.model import Kind, Series
 from tciafs.selection import Manifest, Selection

@@ -1,36 +1,79 @@
-"""Ask the archive anew for one directory, and tell what that changed."""
+"""Ask the archive anew for one directory, or for what was listed of a collection; tell what that changed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from tciafs.archives.base import BadAnswer
 from tciafs.catalog.catalog import Catalog
 from tciafs.catalog.difference import Difference
 from tciafs.catalog.rows import ROOT, Node
+from tciafs.flights import Flight
 from tciafs.model import Kind, Series
 
+Wait = Callable[[Flight[None]], Awaitable[None]]
+"""Wait for a renewal that may take long; raise its error."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Refreshed:
-    """What the archive's answer changed in a directory, and how many listings below it were expired."""
+    """What is new, changed or gone, by paths from the directory; how many listings below were expired."""
 
-    difference: Difference
-    expired: int
+    new: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    expired: int = 0
+
+    def add(
+        self, difference: Difference, path: Sequence[str] = (), shows: Callable[[Node], bool] = lambda _: True
+    ) -> None:
+        """Add what changed in the directory at a path; of a study below, its series tell that."""
+        changed = {name: node for name, (_, node) in difference.changed.items()}
+        if path:
+            changed = {name: node for name, node in changed.items() if node.kind is not Kind.STUDY}
+        told = ((self.new, difference.new), (self.changed, changed), (self.gone, difference.gone))
+        for paths, nodes in told:
+            paths += ["/".join((*path, name)) for name, node in nodes.items() if shows(node)]
 
 
-async def refresh(catalog: Catalog, node: Node) -> Refreshed:
+async def refresh(catalog: Catalog, node: Node, wait: Wait) -> Refreshed:
     """Renew the listing of a directory; what is listed below it is renewed when it is looked at.
 
-    Raise `ArchiveError` where the archive does not tell; then everything is as it was. What is gone from
-    the archive, the directory itself included, is no error.
+    Of a collection of which much was listed, all of that is renewed now. Raise `ArchiveError` where the
+    archive does not tell. What is gone from the archive, the directory itself included, is no error.
     """
+    told = Refreshed()
     before = await catalog.entries(node)
     now = await _renewed(catalog, node)
     if now is None:
-        return Refreshed(Difference.between(before, []), 0)
-    expired = await catalog.expire_below(now)
-    return Refreshed(Difference.between(before, await catalog.entries(now)), expired)
+        told.add(Difference.between(before, []))
+        return told
+    told.add(Difference.between(before, await catalog.entries(now)))
+    with catalog.changes.watching() as changes:
+        update = await catalog.update(now)
+        if update is None:
+            told.expired = await catalog.expire_below(now)
+            return told
+        await wait(update)
+    for inode, difference in changes:
+        if path := await _path(catalog, now, inode):
+            told.add(difference, path, catalog.shows)
+    told.expired = await catalog.count_expired(now)
+    return told
+
+
+async def _path(catalog: Catalog, top: Node, inode: int) -> list[str]:
+    """Return the names from a directory down to another one; none where that is not shown below it."""
+    names: list[str] = []
+    node = await catalog.node(inode)
+    while node and node.inode != top.inode:
+        name = await catalog.name_of(node) if node.kind > top.kind and catalog.shows(node) else None
+        if name is None:
+            return []
+        names.insert(0, name)
+        node = await catalog.node(node.parent)
+    return names
 
 
 async def _renewed(catalog: Catalog, node: Node) -> Node | None:

@@ -35,6 +35,7 @@ _TYPES: dict[Kind, type[Record]] = {
     Kind.INSTANCE: Instance,
 }
 _DECODERS = {kind: msgspec.msgpack.Decoder(record) for kind, record in _TYPES.items()}
+_decode_keys = msgspec.msgpack.Decoder(frozenset[tuple[str, ...]]).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -51,15 +52,19 @@ class Node:
 ROOT = Node(ROOT_INODE, ROOT_INODE, Kind.ROOT, None)
 
 Entries = list[tuple[str, Node]]
+Keys = frozenset[tuple[str, ...]]  # of records, see model.key_of
 
 
-def put_nodes(db: sqlite3.Connection, parent: int, inodes: Sequence[int], records: Sequence[Record]) -> None:
-    """Put the rows of a directory's records.
+def put_nodes(
+    db: sqlite3.Connection, parent: int, inodes: Sequence[int], records: Sequence[Record]
+) -> dict[int, Record]:
+    """Put the rows of a directory's records; return what was known of them, by inode number.
 
     Raise `RuntimeError` where two records have one inode number.
     """
     # The parent may be another one: a series that is filed elsewhere later takes its instances along.
-    known = _known(db, inodes)
+    before = _known(db, inodes)
+    known = dict(before)
     for inode, record in zip(inodes, records, strict=True):
         there = known.setdefault(inode, record)  # which may be of the same listing, too
         if key_of(there) != key_of(record):
@@ -71,6 +76,7 @@ def put_nodes(db: sqlite3.Connection, parent: int, inodes: Sequence[int], record
     )
     put = "INSERT OR REPLACE INTO node VALUES (?, ?, ?, ?, ?)"
     db.executemany(put, ((*row, digest_of(*row)) for row in rows))
+    return before
 
 
 def _known(db: sqlite3.Connection, inodes: Sequence[int]) -> dict[int, Record]:
@@ -124,3 +130,20 @@ def node_in(row: Sequence[object]) -> Node:
     inode, parent, number, record = values
     kind = Kind(number)  # type: ignore[arg-type]
     return Node(inode, parent, kind, _DECODERS[kind].decode(record))  # type: ignore[arg-type]
+
+
+def put_found(db: sqlite3.Connection, question: str, asked_at: float, found: Keys) -> None:
+    """Put what a search found."""
+    told = (question, float(asked_at), _encode(found))
+    db.execute("INSERT OR REPLACE INTO search VALUES (?, ?, ?, ?)", (*told, digest_of(*told)))
+
+
+def found_of(db: sqlite3.Connection, question: str) -> tuple[float, Keys] | None:
+    """Return when a search was made, and what it found."""
+    row = db.execute("SELECT * FROM search WHERE question = ?", (question,)).fetchone()
+    if row is None:
+        return None
+    *told, digest = row
+    if digest != digest_of(*told):
+        raise Damaged("what a search found is not what was written")
+    return told[1], _decode_keys(told[2])

@@ -18,7 +18,8 @@ import trio
 
 from tciafs.archives.base import Archive
 from tciafs.catalog.freshness import Age, Freshness
-from tciafs.catalog.store import Keys, Store
+from tciafs.catalog.rows import Keys
+from tciafs.catalog.store import Store
 from tciafs.flights import Flight, Flights
 from tciafs.model import Collection, Kind, Patient, Record, Series, key_of
 from tciafs.selection import Selection
@@ -148,8 +149,19 @@ class Searches:
         return Result(keys, Age(asked_at, expires_in))
 
     async def ask_anew(self, search: Question) -> None:
-        """Make a search again, whatever the age of what it found; raise `ArchiveError` where that fails."""
+        """Make a search again, whatever its age; with no answer that was asked for earlier.
+
+        Raise `ArchiveError` where that fails.
+        """
+        if earlier := self._flights.under_way(search):
+            earlier.give_up("it is asked anew")
         await self._flight(search).result(self._freshness.deadline)
+
+    async def expire(self, search: Question) -> None:
+        """Let a search be made again when what it found is next looked at."""
+        found = self._found.pop(search, None) or await self._store.found(search.question)
+        if found:
+            await self._store.put_found(search.question, 0.0, found[1])
 
     def _flight(self, search: Question) -> Flight[None]:
         """Return the request for what the search finds, begun where none is under way."""

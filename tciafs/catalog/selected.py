@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import trio
 
 from tciafs.archives.base import Archive, Overdue
-from tciafs.catalog.catalog import Catalog, OnChange, pass_over
+from tciafs.catalog.catalog import Catalog
 from tciafs.catalog.crawl import NEVER
-from tciafs.catalog.difference import Difference
+from tciafs.catalog.difference import Difference, OnChange, pass_over
 from tciafs.catalog.freshness import Age, Freshness
 from tciafs.catalog.hints import Hints
 from tciafs.catalog.listed import Listed
@@ -69,16 +69,33 @@ class SelectedCatalog(Catalog):
             ages += await self._ages_of_series(node, node.record, deadline)
         return Age.of_all(ages)
 
-    async def ask_anew(self, node: Node) -> None:
-        """Renew the listing of a directory; with that of the root, what is known of listed series."""
-        await super().ask_anew(node)
-        if node.kind is Kind.ROOT and self.listed:
-            await self.listed.ask_anew()
-
     async def _note_all_changed(self) -> None:
         """Let whoever remembers anything ask again: all that is below the root goes with its names."""
         gone = dict(await super().entries(ROOT))
-        self._on_change(ROOT.inode, Difference({}, {}, gone))
+        self.changes.tell(ROOT.inode, Difference({}, {}, gone))
+
+    async def ask_anew(self, node: Node) -> None:
+        """Renew the listing of a directory, and what a search tells of its entries."""
+        await super().ask_anew(node)
+        if self.listed:
+            if node.kind is Kind.ROOT:
+                await self.listed.ask_anew()
+        elif search := self._search(node):
+            before = await self.entries(node)
+            await self._searches.ask_anew(search)
+            self.changes.tell(node.inode, Difference.between(before, await self.entries(node)))
+
+    async def expire_below(self, node: Node) -> int:
+        """Let listings, and what searches tell of them, be renewed at the next look."""
+        for _, child in await super().entries(node):
+            search = self._search(child)
+            if search and search != self._search(node):
+                await self._searches.expire(search)
+        return await super().expire_below(node)
+
+    def shows(self, node: Node) -> bool:
+        """Tell whether the record is selected by what it is."""
+        return self._is_selected(node)
 
     async def entries(self, node: Node) -> list[tuple[str, Node]]:
         """Return the names and nodes of what is selected in a directory, in the order of names."""

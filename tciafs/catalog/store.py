@@ -15,32 +15,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
 from cachetools import LRUCache
 
+from tciafs.catalog.difference import Difference, Put
+from tciafs.catalog.expiry import expire_below, expire_outdated
 from tciafs.catalog.rows import (
     NODE,
     ROOT,
-    Entries,
+    Keys,
     Node,
     digest_of_names,
+    found_of,
     insert_names,
     listed_at_of,
     node_in,
     node_of,
+    put_found,
     put_nodes,
 )
 from tciafs.database import Damaged, Database, digest_of
 from tciafs.model import ROOT_INODE, Record, inode_number, key_of
 from tciafs.names import Layout, alias_of, names_of
 
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE node (
     inode INTEGER PRIMARY KEY, parent INTEGER NOT NULL, kind INTEGER NOT NULL, record BLOB NOT NULL,
     digest BLOB NOT NULL
 );
 CREATE TABLE listing (inode INTEGER PRIMARY KEY, listed_at REAL NOT NULL, digest BLOB NOT NULL);
+CREATE TABLE confirmed (
+    collection INTEGER PRIMARY KEY, since REAL NOT NULL, at REAL NOT NULL, digest BLOB NOT NULL
+);
 CREATE TABLE named (
     parent INTEGER NOT NULL, layout TEXT NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (parent, layout)
 ) WITHOUT ROWID;
@@ -76,19 +82,7 @@ CROSS JOIN node ON node.inode = series.inode
 WHERE NOT EXISTS (SELECT * FROM listing WHERE listing.inode = series.inode)
 LIMIT 3000
 """
-_LISTED_BELOW = """
-WITH RECURSIVE below (inode) AS (
-    SELECT name.inode FROM name JOIN listing USING (inode) WHERE name.parent = ?
-    UNION SELECT name.inode FROM below JOIN name ON name.parent = below.inode
-        JOIN listing ON listing.inode = name.inode
-) SELECT inode FROM below
-"""
-_encode = msgspec.msgpack.Encoder().encode
-_decode_keys = msgspec.msgpack.Decoder(frozenset[tuple[str, ...]]).decode
-
 T = TypeVar("T")
-
-Keys = frozenset[tuple[str, ...]]  # of records, see model.key_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,51 +168,56 @@ class Store:
             lambda db: [node_in(row) for row in db.execute(_NEAR, (collection, self._layout, patient))]
         )
 
-    async def replace(
-        self, listings: Mapping[int, Sequence[Record]], listed_at: float
-    ) -> dict[int, tuple[Entries, Entries]]:
+    async def replace(self, listings: Mapping[int, Sequence[Record]], listed_at: float) -> Put:
         """Put the listings of directories, by inode number, in the place of what was known of them.
 
         Each is put as a whole; others of the database's users may have their turn between two of them.
-        Return what was listed and what is now, of those that were listed before.
         """
         left = iter(listings.items())
-        replaced: dict[int, tuple[Entries, Entries]] = {}
-        while not await self.database.run(lambda db: self._replace_some(db, left, listed_at, replaced)):
+        put = Put()
+        while not await self.database.run(lambda db: self._replace_some(db, left, listed_at, put)):
             pass
-        return replaced
+        return put
 
     async def expire_below(self, parent: int) -> list[int]:
         """Make the listings of everything below a directory those of 1970; return whose they were."""
-        return await self.database.run(lambda db: _expire(db, parent))
+        return await self.database.run(lambda db: expire_below(db, parent))
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `work` returns, done in the worker thread as one transaction."""
         return await self.database.run(work)
 
     def replace_one(
-        self, db: sqlite3.Connection, parent: int, records: Sequence[Record], listed_at: float
+        self, db: sqlite3.Connection, parent: int, records: Sequence[Record], listed_at: float, put: Put
     ) -> None:
-        """Put the listing of one directory, within a transaction."""
+        """Put the listing of one directory, within a transaction; note in `put` what that did."""
+        before = self._children(db, parent)
         inodes = [self.inode_of(record) for record in records]
-        put_nodes(db, parent, inodes, records)
+        known = put_nodes(db, parent, inodes, records)
+        put.expired += expire_outdated(db, known, zip(inodes, records, strict=True))
+        self._put_names(db, parent, inodes, records)
+        told = (parent, listed_at, digest_of(parent, float(listed_at)))
+        db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", told)
+        put.listed.append(parent)
+        if before:
+            put.changed[parent] = Difference.between(before, self._children(db, parent))
+
+    def _put_names(
+        self, db: sqlite3.Connection, parent: int, inodes: Sequence[int], records: Sequence[Record]
+    ) -> None:
         db.execute("DELETE FROM name WHERE parent = ?", (parent,))
         db.execute("DELETE FROM named WHERE parent = ?", (parent,))
         insert_names(db, parent, self._layout, zip(names_of(self._layout, records), inodes, strict=True))
         aliases = zip(map(alias_of, records), inodes, strict=True)
         insert_names(db, parent, _ALIASES, ((name, inode) for name, inode in aliases if name))
-        put = (parent, listed_at, digest_of(parent, float(listed_at)))
-        db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", put)
 
     async def found(self, question: str) -> tuple[float, Keys] | None:
         """Return when a search was made (seconds since 1970) and what it found, None when it never was."""
-        return await self.database.run(lambda db: _found(db, question))
+        return await self.database.run(lambda db: found_of(db, question))
 
     async def put_found(self, question: str, asked_at: float, found: Keys) -> None:
         """Put what a search found in the place of what it found before."""
-        told = (question, float(asked_at), _encode(found))
-        put = "INSERT OR REPLACE INTO search VALUES (?, ?, ?, ?)"
-        await self.database.run(lambda db: db.execute(put, (*told, digest_of(*told))))
+        await self.database.run(lambda db: put_found(db, question, asked_at, found))
 
     def _children(self, db: sqlite3.Connection, parent: int) -> list[tuple[str, Node]]:
         self._verify(db, parent)
@@ -278,32 +277,12 @@ class Store:
         db: sqlite3.Connection,
         left: Iterator[tuple[int, Sequence[Record]]],
         listed_at: float,
-        replaced: dict[int, tuple[Entries, Entries]],
+        put: Put,
     ) -> bool:
         """Put listings for as long as a turn lasts; tell whether none is left."""
         ends_at = time.monotonic() + _TURN_SECONDS
         for parent, records in left:
-            before = self._children(db, parent)
-            self.replace_one(db, parent, records, listed_at)
-            if before:
-                replaced[parent] = before, self._children(db, parent)
+            self.replace_one(db, parent, records, listed_at, put)
             if time.monotonic() > ends_at:
                 return False
         return True
-
-
-def _expire(db: sqlite3.Connection, parent: int) -> list[int]:
-    below = [row[0] for row in db.execute(_LISTED_BELOW, (parent,))]
-    put = "INSERT OR REPLACE INTO listing VALUES (?, 0, ?)"
-    db.executemany(put, ((inode, digest_of(inode, 0.0)) for inode in below))
-    return below
-
-
-def _found(db: sqlite3.Connection, question: str) -> tuple[float, Keys] | None:
-    row = db.execute("SELECT * FROM search WHERE question = ?", (question,)).fetchone()
-    if row is None:
-        return None
-    *told, digest = row
-    if digest != digest_of(*told):
-        raise Damaged("what a search found is not what was written")
-    return told[1], _decode_keys(told[2])

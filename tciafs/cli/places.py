@@ -1,4 +1,4 @@
-"""Where the paths of a command are in a mounted drive, told by their extended attributes."""
+"""Which drive a command is about, and where its paths are in one, told by their extended attributes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,33 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tciafs.cli.failure import Failure
+from tciafs.cli.sources import located
 from tciafs.model import Series
-from tciafs.service.mountinfo import our_mounts
+from tciafs.service.mountinfo import Mount, mount_at, our_mounts
 
 _PREFIX = "user.tcia."
+
+
+def drive_at(mountpoint: Path) -> Mount:
+    """Return the drive that is mounted at a path, which is not touched; fail where there is none."""
+    path = located(mountpoint.absolute())
+    there = mount_at(path)
+    if there is None or not there.is_ours:
+        raise Failure(f"{path}: no tciafs drive is mounted there")
+    return there
+
+
+def only_drive(there: list[Mount]) -> Mount:
+    """Return the drive where there is one; fail where there are others, or none."""
+    if len(there) == 1:
+        return there[0]
+    names = ", ".join(str(mount.mountpoint) for mount in there)
+    raise Failure(printable(f"say which drive: {names}" if there else "no tciafs drive is mounted"))
+
+
+def printable(line: str) -> str:
+    """Return a line in which nothing can steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in line)
 
 
 def in_drive(path: Path) -> Path:

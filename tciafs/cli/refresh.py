@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tciafs.cli.failure import Failure
-from tciafs.cli.status import printable
+from tciafs.cli.places import printable
 from tciafs.service.client import Unanswered, ask
 from tciafs.service.mountinfo import inside
 
@@ -24,8 +24,8 @@ _KINDS = ("new", "changed", "gone")
 def refresh(path: Path, as_json: bool) -> None:
     """Ask the archive anew what the directory PATH of a drive holds, and tell what is new, changed or gone.
 
-    Of a file, its series is asked for. Nothing else is asked for: listings below PATH are renewed when
-    they are looked at.
+    Of a file, its series is asked for. Listings below PATH are renewed when they are looked at; those of a
+    collection of which three patients or more were looked at are renewed now.
     """
     found = inside(path)
     if found is None:

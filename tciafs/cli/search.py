@@ -13,10 +13,10 @@ import click
 
 from tciafs.cli.failure import Failure
 from tciafs.cli.login import with_account
+from tciafs.cli.places import printable
 from tciafs.cli.policy import require
 from tciafs.cli.settings import config_option, some_options
 from tciafs.cli.sources import Sources
-from tciafs.cli.status import printable
 from tciafs.cli.totals import Total, by_collection, table
 from tciafs.config import NOWHERE, Config
 from tciafs.criteria import Criteria

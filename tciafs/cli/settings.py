@@ -239,7 +239,11 @@ SETTINGS = (
     ),
     Setting("ttl_collections", SECONDS, "How many seconds the list of collections is believed."),
     Setting("ttl_listings", SECONDS, "How many seconds lists of patients, studies and series are."),
-    Setting("ttl_instances", SECONDS, "How many seconds the list of a series' files is."),
+    Setting(
+        "ttl_instances",
+        SECONDS,
+        "How many seconds the list of a series' files is; up to three times that while it is told unchanged.",
+    ),
     Setting("deadline_metadata", SECONDS, "How many seconds a reader waits for a listing."),
     Setting("deadline_bytes", SECONDS, "How many seconds a reader waits while no bytes come."),
     Setting("allow_other", SWITCH, "Let other users read the drive."),

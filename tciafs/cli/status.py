@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from tciafs.cli.failure import Failure
-from tciafs.cli.sources import located
+from tciafs.cli.places import drive_at, only_drive, printable
 from tciafs.service import client
 from tciafs.service.client import Unanswered
 from tciafs.service.mountinfo import Mount, is_dead, mount_at, our_mounts
@@ -30,26 +30,15 @@ _POLL_SECONDS = 0.05
 @click.option("--watch", is_flag=True, help="Print it anew each second, until Ctrl-C or the drive's end.")
 def status(mountpoint: Path | None, as_json: bool, watch: bool) -> None:
     """Tell what the drive at MOUNTPOINT is doing; MOUNTPOINT may be left out where there is only one."""
-    there = our_mounts() if mountpoint is None else [_drive_at(mountpoint)]
-    if len(there) == 1:
-        (_watch if watch else _show)(there[0], as_json)
-    elif as_json or watch:
-        names = ", ".join(str(mount.mountpoint) for mount in there)
-        raise Failure(printable(f"say which drive: {names}" if there else "no tciafs drive is mounted"))
+    there = our_mounts() if mountpoint is None else [drive_at(mountpoint)]
+    if len(there) == 1 or as_json or watch:
+        (_watch if watch else _show)(only_drive(there), as_json)
     else:
         for mount in there:
             click.echo(printable(f"{mount.mountpoint}: {mount.source}"))
         click.echo(
             "'tciafs status MOUNTPOINT' tells more of one." if there else "No tciafs drive is mounted."
         )
-
-
-def _drive_at(mountpoint: Path) -> Mount:
-    path = located(mountpoint.absolute())
-    there = mount_at(path)
-    if there is None or not there.is_ours:
-        raise Failure(f"{path}: no tciafs drive is mounted there")
-    return there
 
 
 def _show(mount: Mount, as_json: bool) -> None:
@@ -119,8 +108,3 @@ def page(told: dict[str, Any]) -> str:
     if archive["last_error"]:
         lines.insert(2, f"  last error {archive['last_error']}")
     return "\n".join(map(printable, lines))
-
-
-def printable(line: str) -> str:
-    """Return a line in which nothing can steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in line)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tciafs.cli.status import printable
+from tciafs.cli.places import printable
 from tciafs.model import Series
 
 _COLUMNS = ("Collection", "Patients", "Studies", "Series", "Images", "Size")

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from tciafs.demo.dataset import Dataset
 from tciafs.demo.records import StoredSeries
 from tciafs.demo.service import Service
-from tciafs.demo.synthetic import Wanted, make_up
+from tciafs.demo.synthetic import Wanted, add_images, make_up
 
 
 class Control:
@@ -53,7 +53,11 @@ class Control:
         return JSONResponse({})
 
     async def edit(self, request: Request) -> Response:
-        """PUT: change what the archive holds (see `_edit_series`, `_share_cart` and `synthetic.Wanted`)."""
+        """PUT: change what the archive holds (see `_edit_series`, `_share_cart` and `synthetic.Wanted`).
+
+        What is submitted, released, hidden, shown or added is what an update brings; `more_images` adds to a
+        series.
+        """
         try:
             changed = self._edit(await request.json())
         except (KeyError, TypeError, ValueError) as exc:
@@ -87,7 +91,10 @@ class Control:
             case {"cart": str(name), "series": list(uids), **rest} if not rest:
                 return _share_cart(dataset, name, uids)
             case {"series": uid, **change}:
-                return [_edit_series(dataset.series[uid], change)]
+                series = dataset.series[uid]
+                more = int(change.pop("more_images", 0))
+                add_images(dataset, series, more)
+                return [_edit_series(series, change)]
         raise ValueError(f"no such edit: {', '.join(wanted)}")
 
 

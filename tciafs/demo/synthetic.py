@@ -65,6 +65,12 @@ def make_up(dataset: Dataset, wanted: Wanted) -> list[StoredSeries]:
     return made
 
 
+def add_images(dataset: Dataset, series: StoredSeries, count: int) -> None:
+    """Add images to a series, as a submission does that goes on."""
+    for index in range(len(series.instances), len(series.instances) + count):
+        dataset.file_instance(_instance(series, index, _SIDE))
+
+
 def _study(dataset: Dataset, wanted: Wanted, patient_id: str) -> StoredStudy:
     patient = StoredPatient(
         collection=wanted.collection, patient_id=patient_id, name=patient_id, species=wanted.species

@@ -21,6 +21,7 @@ from pyfuse3 import FileHandleT, FileInfo, FUSEError, InodeT, RequestContext
 from tciafs.content.content import Content
 from tciafs.content.handle import Handle
 from tciafs.filesystem.errors import Causes, errno_of, is_told
+from tciafs.filesystem.reads import Reads
 from tciafs.filesystem.tree import CONTROL_DIRECTORY, CONTROL_INODES, Directory, Tree
 from tciafs.filesystem.xattrs import ASKED as XATTRS_ASKED
 
@@ -54,9 +55,14 @@ def answering(
 class Operations(pyfuse3.Operations):
     """A read-only file system over a `Tree`."""
 
-    def __init__(self, tree: Tree, content: Content, has_xattrs: bool = True) -> None:
+    def __init__(
+        self, tree: Tree, content: Content, has_xattrs: bool = True, reads: Reads | None = None
+    ) -> None:
+        """Note in `reads` what readers are given."""
         super().__init__()
         self._has_xattrs = has_xattrs
+        self._reads = reads or Reads()
+        self._unread: dict[int, tuple[str, int]] = {}  # open files of series that nobody has read yet
         self.counts: Counter[str] = Counter()
         self.causes = Causes()
         self._tree = tree
@@ -128,15 +134,17 @@ class Operations(pyfuse3.Operations):
         self._count("open", inode)
         if (text := await self._tree.text(inode)) is not None:
             return self._open_text(inode, text)
-        handle, is_resized = await self._tree.open(inode)
+        opened = await self._tree.open(inode)
         fh = next(_HANDLES)
-        self._files[fh] = handle
+        self._files[fh] = opened.handle
         self._inodes[fh] = inode
-        if is_resized:
+        if not self._reads.note_opened_again(uid := opened.instance.series_instance_uid):
+            self._unread[fh] = uid, opened.series
+        if opened.is_resized:
             # attr_only never waits for the kernel; it may have forgotten the inode meanwhile.
             with contextlib.suppress(FileNotFoundError):
                 pyfuse3.invalidate_inode(inode, attr_only=True)
-        return FileInfo(fh=FileHandleT(fh), keep_cache=handle.keep_cache)
+        return FileInfo(fh=FileHandleT(fh), keep_cache=opened.handle.keep_cache)
 
     def _open_text(self, inode: InodeT, text: bytes) -> FileInfo:
         """Hold the text as it is now; with direct_io, a size that was another cuts nothing off."""
@@ -151,12 +159,16 @@ class Operations(pyfuse3.Operations):
         if fh in self._texts:
             return self._texts[fh][off : off + size]
         self.counts["read"] += 1
-        return await self._files[fh].read(off, size)
+        found = await self._files[fh].read(off, size)
+        if self._unread and (series := self._unread.pop(fh, None)):
+            self._reads.note_read(*series)
+        return found
 
     @answering
     async def release(self, fh: FileHandleT) -> None:
         """Close a file (fuse RELEASE)."""
         self._count("release", self._inodes.pop(fh))
+        self._unread.pop(fh, None)
         if self._texts.pop(fh, None) is None:
             self._files.pop(fh).close()
 

@@ -39,6 +39,16 @@ class Stale(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Opened:
+    """An open file; `series` is an inode number, `is_resized` where its size is another than was said."""
+
+    handle: Handle
+    instance: Instance
+    series: int
+    is_resized: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Directory:
     """A directory as it was when it was opened, in the order of names."""
 
@@ -132,8 +142,8 @@ class Tree:
             raise Stale(inode)
         return await self._shown_name(await self._node(target))
 
-    async def open(self, inode: int) -> tuple[Handle, bool]:
-        """Open the file, fetched if need be; tell whether its size is another than it was said to be."""
+    async def open(self, inode: int) -> Opened:
+        """Open the file, fetched if need be."""
         node = await self._node(inode)
         if not isinstance(node.record, Instance):
             raise IsADirectoryError(inode)
@@ -141,7 +151,8 @@ class Tree:
         handle = await self._open(node, node.record)
         if known is None or not known.on_disk:
             self._prepared.pop(node.parent, None)  # its size, or its blocks, are others now
-        return handle, handle.size != (known.size if known else node.record.size)
+        is_resized = handle.size != (known.size if known else node.record.size)
+        return Opened(handle, node.record, node.parent, is_resized)
 
     async def extended_attributes(self, inode: int) -> dict[bytes, bytes]:
         """Return the extended attributes of a directory or file; a symbolic link has none."""

@@ -1,14 +1,24 @@
-"""What the kernel believes of a mount, and must forget when a listing turns out to be another."""
+"""What the kernel believes of a mount, and must forget when a listing is another; and its limits."""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pyfuse3
 
 from tciafs.catalog.difference import Difference
+from tciafs.service.mountinfo import mount_at
+
+logger = logging.getLogger(__name__)
+
+_BACKGROUND = 1_000  # READs that the kernel sends at once; its own limit is 12
+_KERNEL_SHARE = 0.8 / 2  # an open may wait twice: for the question whether to fetch, and for the bytes
+_TIMEOUTS = ("default_request_timeout", "max_request_timeout")
 
 
 class Kernel:
@@ -38,3 +48,28 @@ class Kernel:
         for inode in difference.inodes():
             with suppress(FileNotFoundError):  # attr_only never waits, either
                 pyfuse3.invalidate_inode(pyfuse3.InodeT(inode), attr_only=True)
+
+
+def kernel_limit() -> float:
+    """Return how long a request may wait for the archive at a time, in seconds.
+
+    Kernels from 6.15 on can be told to abort a mount that is slower (fs.fuse.*_request_timeout).
+    """
+    found = []
+    for name in _TIMEOUTS:
+        with suppress(OSError, ValueError):
+            found.append(int(Path("/proc/sys/fs/fuse", name).read_text()))
+    return min((_KERNEL_SHARE * seconds for seconds in found if seconds > 0), default=math.inf)
+
+
+def raise_background(mountpoint: Path) -> None:
+    """Let the kernel send more READs at once, where that may be set."""
+    mount = mount_at(mountpoint)
+    if mount is None:
+        return
+    for name in ("max_background", "congestion_threshold"):
+        setting = Path("/sys/fs/fuse/connections", str(mount.minor), name)
+        try:
+            setting.write_text(f"{_BACKGROUND}\n")
+        except OSError as exc:
+            logger.info("%s stays as it is: %s", setting, exc)

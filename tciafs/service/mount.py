@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import math
 import os
 import signal
 import sqlite3
@@ -35,7 +34,7 @@ from tciafs.content.content import Content, Patience
 from tciafs.content.index import Index
 from tciafs.content.limits import INDEX_NAME, Limits
 from tciafs.content.place import Place
-from tciafs.database import Lost
+from tciafs.database import Database, Lost
 from tciafs.filesystem.attributes import Appearance
 from tciafs.filesystem.operations import Operations
 from tciafs.filesystem.texts import Texts
@@ -45,7 +44,9 @@ from tciafs.selection import Selection
 from tciafs.service import systemd
 from tciafs.service.commands import Commands
 from tciafs.service.control import Control, listening
-from tciafs.service.kernel import Kernel
+from tciafs.service.journal import NAME as JOURNAL_NAME
+from tciafs.service.journal import Journal
+from tciafs.service.kernel import Kernel, kernel_limit, raise_background
 from tciafs.service.lists import selected
 from tciafs.service.login import connected
 from tciafs.service.mountinfo import is_dead, mount_at, take_away
@@ -54,15 +55,12 @@ from tciafs.service.status import Status
 logger = logging.getLogger(__name__)
 
 _TASKS = 10_000  # each waiting request holds one; downloads have limits of their own
-_BACKGROUND = 1_000  # READs that the kernel sends at once; its own limit is 12
-_KERNEL_SHARE = 0.8 / 2  # an open may wait twice: for the question whether to fetch, and for the bytes
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _THREADS = 8  # that write and make durable: as many as there are transfers
 # How long a thread that inflates or hashes may hold up the one that answers the kernel (5 ms as it comes).
 _SWITCH_SECONDS = 0.0005
 _COLLECTED_AFTER = 20_000  # objects: each image makes some thousands, nearly none of them in cycles
 _NOTE_SECONDS = 60.0
-_TIMEOUTS = ("default_request_timeout", "max_request_timeout")
 
 
 class CannotMount(Exception):
@@ -98,6 +96,7 @@ async def serve(config: Config, announce: Callable[[], None]) -> None:
                     # Before anyone may send one:
                     await session.start(_end_on_signal, parts.catalog, parts.content)
                     session.start_soon(_keep_account, parts.content)
+                    session.start_soon(parts.journal.keep_on)
                     session.start_soon(systemd.tell_when_ready, config)
                     if control:
                         listener, parts.status.socket = control
@@ -151,6 +150,7 @@ def check_allow_other() -> None:
 class _Parts:
     catalog: Catalog
     content: Content
+    journal: Journal
     operations: Operations
     kernel: Kernel
     status: Status
@@ -163,7 +163,7 @@ async def _parts(config: Config, selection: Selection) -> AsyncIterator[_Parts]:
     trio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
     capabilities = Capabilities(config.archive_dir / "capabilities.json")
     async with connected(config) as http:
-        with _kept(config) as (store, place):
+        with _kept(config) as (store, place, read):
             await trio.to_thread.run_sync(place.cache.remove_leftovers)
             await _remove_unknown(place)
             async with trio.open_nursery() as fetches:
@@ -172,14 +172,7 @@ async def _parts(config: Config, selection: Selection) -> AsyncIterator[_Parts]:
                 kernel = Kernel()
                 freshness = _freshness(config)
                 catalog = SelectedCatalog(archive, store, fetches, selection, freshness, kernel.forget)
-                content = Content(
-                    archive,
-                    place,
-                    fetches,
-                    patience=Patience(config.deadline_bytes, kernel_limit()),
-                    verify_md5=config.verify == "md5",
-                    ahead=config.ahead == "on",
-                )
+                content = _content(config, archive, place, fetches)
                 status = Status(config, selection, archive, content)
                 exact = config.sizes == "exact"
                 appearance = _appearance(config)
@@ -190,15 +183,30 @@ async def _parts(config: Config, selection: Selection) -> AsyncIterator[_Parts]:
                     controls["missing.txt"] = catalog.listed.missing_text
                     catalog.listed.find_behind()
                 tree = Tree(catalog, content, appearance, texts, controls, exact)
-                operations = status.operations = Operations(tree, content, config.xattrs == "on")
-                control = Control(Commands(catalog, status.as_dict, freshness.deadline).by_name())
-                yield _Parts(catalog, content, operations, kernel, status, control)
+                journal = Journal(read, catalog)
+                has_xattrs = config.xattrs == "on"
+                operations = status.operations = Operations(tree, content, has_xattrs, journal.reads)
+                commands = Commands(catalog, journal, status.as_dict, freshness.deadline)
+                control = Control(commands.by_name())
+                yield _Parts(catalog, content, journal, operations, kernel, status, control)
                 await content.note_used()
+                await journal.keep()
                 fetches.cancel_scope.cancel()
 
 
+def _content(config: Config, archive: NBIA, place: Place, fetches: trio.Nursery) -> Content:
+    return Content(
+        archive,
+        place,
+        fetches,
+        patience=Patience(config.deadline_bytes, kernel_limit()),
+        verify_md5=config.verify == "md5",
+        ahead=config.ahead == "on",
+    )
+
+
 @contextmanager
-def _kept(config: Config) -> Iterator[tuple[Store, Place]]:
+def _kept(config: Config) -> Iterator[tuple[Store, Place, Database]]:
     """Open what is kept on disk; raise `CannotMount` where it cannot be, as on a full disk."""
     directory = config.archive_dir
     with contextlib.ExitStack() as opened:
@@ -211,11 +219,13 @@ def _kept(config: Config) -> Iterator[tuple[Store, Place]]:
             cache = Cache(directory)
             index = Index.open(directory / INDEX_NAME, cache.remove_all)
             opened.callback(index.close)
+            read = Journal.open_file(directory / JOURNAL_NAME)
+            opened.callback(read.close)
             limits = Limits(config.cache_dir, config.cache_size, config.keep_free / 100)
             opened.callback(limits.close)
         except (OSError, sqlite3.Error) as exc:
             raise CannotMount(f"the cache {config.cache_dir} cannot be used: {exc}") from exc
-        yield store, Place(cache, index, limits)
+        yield store, Place(cache, index, limits), read
 
 
 async def _remove_unknown(place: Place) -> None:
@@ -239,18 +249,6 @@ def _appearance(config: Config) -> Appearance:
     return Appearance(uid, gid, config.umask)
 
 
-def kernel_limit() -> float:
-    """Return how long a request may wait for the archive at a time, in seconds.
-
-    Kernels from 6.15 on can be told to abort a mount that is slower (fs.fuse.*_request_timeout).
-    """
-    found = []
-    for name in _TIMEOUTS:
-        with contextlib.suppress(OSError, ValueError):
-            found.append(int(Path("/proc/sys/fs/fuse", name).read_text()))
-    return min((_KERNEL_SHARE * seconds for seconds in found if seconds > 0), default=math.inf)
-
-
 @contextmanager
 def _mounted(config: Config, parts: _Parts) -> Iterator[None]:
     """Hold the mount; it is taken away on leaving, whoever still uses it."""
@@ -262,7 +260,7 @@ def _mounted(config: Config, parts: _Parts) -> Iterator[None]:
             f"{config.mountpoint}: the kernel refused the mount ({exc}); what libfuse says of it stands above"
         ) from exc
     try:
-        _raise_background(config.mountpoint)
+        raise_background(config.mountpoint)
         with parts.kernel.listening():
             yield
     finally:
@@ -274,19 +272,6 @@ def _options(config: Config) -> set[str]:
     if config.allow_other:
         options.add("allow_other")
     return options | set(pyfuse3.default_options) | {f"fsname={config.archive_name}"}
-
-
-def _raise_background(mountpoint: Path) -> None:
-    """Let the kernel send more READs at once, where that may be set."""
-    mount = mount_at(mountpoint)
-    if mount is None:
-        return
-    for name in ("max_background", "congestion_threshold"):
-        setting = Path("/sys/fs/fuse/connections", str(mount.minor), name)
-        try:
-            setting.write_text(f"{_BACKGROUND}\n")
-        except OSError as exc:
-            logger.info("%s stays as it is: %s", setting, exc)
 
 
 async def _keep_account(content: Content) -> None:
