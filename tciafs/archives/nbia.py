@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import date
 from typing import TypeVar
@@ -19,12 +18,13 @@ from typing import TypeVar
 import trio
 
 from tciafs.archives import criteria, listed, lists, search
-from tciafs.archives.base import SERVER_BYTES_PER_SECOND, BadAnswer, Failed, Refused, Unsupported
+from tciafs.archives.base import BadAnswer, Failed, Refused, Unsupported
 from tciafs.archives.bulk import changed_studies, open_records
 from tciafs.archives.capabilities import Capabilities
 from tciafs.archives.drilldown import DrillDown, Listed
 from tciafs.archives.http import LARGEST_JSON, Http
-from tciafs.archives.interfaces import CHOICES, Interface, Interfaces
+from tciafs.archives.images import Images
+from tciafs.archives.interfaces import CHOICES, Interface
 from tciafs.archives.values import text, whole
 from tciafs.archives.wire import (
     CollectionRow,
@@ -44,14 +44,12 @@ from tciafs.archives.wire import (
     study_of,
     terms_of,
 )
-from tciafs.archives.zipped import Zipped
 from tciafs.criteria import Criteria
 from tciafs.model import Collection, Description, Instance, Patient, Series, Study, Terms
 from tciafs.selection import Selection
 
 logger = logging.getLogger(__name__)
 
-_HEAD_SECONDS = 10.0
 _LARGEST_OPTIONAL = 4_000_000  # bytes
 _SEEN_SECONDS = 5.0
 _LARGEST_TERMS = 16_000_000  # bytes: some 20,000 series
@@ -59,10 +57,8 @@ _LARGEST_TERMS = 16_000_000  # bytes: some 20,000 series
 R = TypeVar("R")
 
 
-class NBIA:
+class NBIA(Images):
     """An archive that runs NBIA; `api` is the interface to ask, or "auto" for the best that it has."""
-
-    has_ranges = False
 
     def __init__(
         self,
@@ -73,18 +69,11 @@ class NBIA:
         account: str | None = None,
     ) -> None:
         """Ask through `http`, whose login is that of `account`."""
+        super().__init__(http, capabilities, CHOICES[api])
         self.name = name
-        self.http = http
         self._account = account
         self._seen: tuple[float, list[Collection]] = (-math.inf, [])
-        self._capabilities = capabilities
-        self._interfaces = Interfaces(http, capabilities, CHOICES[api])
         self._drill_downs = {each: DrillDown(http, capabilities, each) for each in CHOICES[api]}
-
-    @property
-    def api(self) -> str:
-        """Return the version of the interface that is asked, as far as the server told what it has."""
-        return self._interfaces.current.version
 
     async def get_collections(self) -> list[Collection]:
         """Return all collections (getCollectionValues)."""
@@ -250,48 +239,11 @@ class NBIA:
 
         return await self._interfaces.ask(ask)
 
-    def open_instance(
-        self, instance: Instance, span: range | None = None
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Stream the stored file (getSingleImage); always whole, since the server ignores ranges."""
-        params = {
-            "SeriesInstanceUID": instance.series_instance_uid,
-            "SOPInstanceUID": instance.sop_instance_uid,
-        }
-        head_seconds = _HEAD_SECONDS + instance.estimate / SERVER_BYTES_PER_SECOND
-        return self._open(lambda at: self.http.stream(at.path("getSingleImage"), params, head_seconds))
-
-    async def get_md5(self, instance: Instance) -> str | None:
-        """Return the digest in the archive's database (getMD5HashForImage); empty means it has none."""
-        uid = instance.sop_instance_uid
-        return await self._interfaces.ask(
-            lambda at: self._digest(
-                at, at.md5, lambda endpoint: self.http.get_text(endpoint, {at.md5_parameter: uid})
-            )
-        )
-
-    def open_series(self, series_instance_uid: str) -> AbstractAsyncContextManager[Zipped]:
-        """Stream the series as a ZIP sorted by InstanceNumber, digests at its end (getImage)."""
-        return self._open(lambda at: self._open_zip(at, series_instance_uid))
-
-    async def get_series_md5(self, series_instance_uid: str) -> str | None:
-        """Return the digest of the series' digests (v4/getMD5Hierarchy)."""
-        form = [("SeriesInstanceUID", series_instance_uid)]
-        return await self._interfaces.ask(
-            lambda at: self._digest(at, at.series_md5, lambda endpoint: self.http.post_text(endpoint, form))
-        )
-
     async def _get(
         self, name: str, params: Mapping[str, str], kind: type[R], largest: int = LARGEST_JSON
     ) -> R | None:
         """Return the answer of a list that every interface has."""
         return await self._interfaces.ask(lambda at: self.http.get_json(at.path(name), params, kind, largest))
-
-    @asynccontextmanager
-    async def _open(self, opening: Callable[[Interface], AbstractAsyncContextManager[R]]) -> AsyncIterator[R]:
-        """Hold open what the interface has that the server has."""
-        async with AsyncExitStack() as stack:
-            yield await self._interfaces.ask(lambda at: stack.enter_async_context(opening(at)))
 
     async def _get_optional(self, endpoint: str, params: Mapping[str, str], kind: type[R]) -> R | None:
         """Return an answer that can be done without: None where the server has or gives none."""
@@ -341,40 +293,3 @@ class NBIA:
         if at.search:
             return await search.find_patients(self.http, selection)
         return await lists.find_patients(self.http, at, selection)
-
-    @asynccontextmanager
-    async def _open_zip(self, at: Interface, series_instance_uid: str) -> AsyncIterator[Zipped]:
-        endpoint = at.path("getImage")
-        with_md5 = f"{endpoint}?IncludeMD5"  # a parameter that servers older than 2025-11-26 refuse
-        if self._capabilities.lacks(endpoint):
-            raise Unsupported(f"{endpoint}: the server has none")
-        params = {"SeriesInstanceUID": series_instance_uid, "NewFileNames": "Yes"}
-        if at.zips_md5s and not self._capabilities.lacks(with_md5):
-            params["IncludeMD5"] = "Yes"
-        try:
-            async with self.http.stream(endpoint, params, _HEAD_SECONDS) as chunks:
-                yield Zipped(chunks)
-        except Unsupported:
-            if not await self._interfaces.lacks(at):
-                self._capabilities.note_lacking(endpoint)
-            raise
-        except BadAnswer as exc:
-            if "Invalid query parameter" in str(exc):
-                self._capabilities.note_lacking(with_md5)
-            raise
-
-    async def _digest(
-        self, at: Interface, endpoint: str | None, ask: Callable[[str], Awaitable[str]]
-    ) -> str | None:
-        if endpoint is None or self._capabilities.lacks(endpoint):
-            return None
-        try:
-            digest = await ask(endpoint)
-        except Unsupported:
-            if await self._interfaces.lacks(at):
-                raise  # and another interface is asked
-            self._capabilities.note_lacking(endpoint)
-            return None
-        if digest and not re.fullmatch(r"[0-9a-fA-F]{32}", digest):
-            raise BadAnswer(f"{endpoint}: something else than a digest came")
-        return digest.lower() or None
