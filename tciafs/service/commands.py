@@ -15,7 +15,7 @@ from tciafs.archives.base import ArchiveError
 from tciafs.catalog.catalog import Catalog
 from tciafs.catalog.refresh import Wait, refresh
 from tciafs.catalog.rows import ROOT, Node
-from tciafs.database import Lost
+from tciafs.database import Lost, Unwritable
 from tciafs.flights import Flight
 from tciafs.model import Kind, Terms
 from tciafs.service.control import Command, Request, Tell, WrongRequest
@@ -73,7 +73,7 @@ class Commands:
             raise WrongRequest("since must be a number of seconds since 1970")
         try:
             found = await (self._journal.of_this_mount() if since is None else self._journal.since(since))
-        except (sqlite3.Error, Lost) as exc:
+        except (sqlite3.Error, Unwritable, Lost) as exc:
             await tell({"error": f"the journal of what was read cannot be read: {exc}"})
             return
         uids: defaultdict[tuple[str, Terms], list[str]] = defaultdict(list)

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from tciafs.catalog.catalog import Catalog
-from tciafs.database import Damaged, Database, Lost, digest_of
+from tciafs.database import Damaged, Database, Lost, Unwritable, digest_of
 from tciafs.filesystem.reads import Reads
 from tciafs.model import Series
 
@@ -87,7 +87,7 @@ class Journal:
             await self._database.run(lambda db: _put(db, rows))
         except Lost:  # and begun anew
             self.reads.has_new.set()
-        except sqlite3.DatabaseError as exc:
+        except (sqlite3.DatabaseError, Unwritable) as exc:
             # It is tried again: only what fails again is told, and once.
             level = logging.WARNING if self._failures == 1 else logging.INFO
             logger.log(level, "what was read cannot be kept for 'tciafs cite --read': %s", exc)
