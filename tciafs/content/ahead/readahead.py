@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import trio
 from cachetools import LRUCache
 
-from tciafs.archives.base import TRANSFERS, Archive
+from tciafs.archives.base import Archive
 from tciafs.content.ahead.order import Order
 from tciafs.content.ahead.pace import Pace
-from tciafs.content.ahead.series import Line, SeriesFetch, Way
+from tciafs.content.ahead.series import TRANSFERS_AHEAD, Line, SeriesFetch, Way
 from tciafs.content.index import object_key
 from tciafs.content.place import Place
 from tciafs.model import Instance
@@ -50,7 +50,7 @@ class Readahead:
         nursery: trio.Nursery,
         begin: Callable[[Instance, Way], bool],
     ) -> None:
-        self._line = Line(archive, slots, trio.CapacityLimiter(TRANSFERS - 1), Pace())
+        self._line = Line(archive, slots, trio.CapacityLimiter(TRANSFERS_AHEAD), Pace())
         self._place = place
         self._nursery = nursery
         self._begin = begin

@@ -24,7 +24,7 @@ from tciafs.model import Instance
 
 logger = logging.getLogger(__name__)
 
-_LONG_SECONDS = 1.0  # who waits is not to wait so long for the next transfer that ends
+TRANSFERS_AHEAD = TRANSFERS - 1  # one is always left for who waits
 _REACH = 4  # images that are left to a ZIP that is about to bring them
 _FEWEST_ZIPPED = 12  # a ZIP that brings fewer is not worth its request
 _HURRIED = 8  # images whose MD5 is asked for before their reader comes
@@ -43,12 +43,6 @@ class Line:
     staged: Staged = field(default_factory=Staged)
     # One ZIP at a time: each takes a thread that inflates, which all others would wait for.
     zips: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
-
-    def widen(self, size: float) -> int:
-        """Return how many transfers may go ahead of readers: one less than all where each takes long."""
-        is_long = self.pace.seconds(size) > _LONG_SECONDS
-        self.lane.total_tokens = TRANSFERS - 1 if is_long else TRANSFERS
-        return int(self.lane.total_tokens)
 
 
 class Way:
@@ -252,7 +246,7 @@ class SeriesFetch:
 
     def _zip_share(self) -> float:
         size = sum(image.size or image.estimate for image in self._images) / len(self._images)
-        return self._line.pace.zip_share(size, self._line.widen(size) - 1)
+        return self._line.pace.zip_share(size, TRANSFERS_AHEAD - 1)
 
     async def _bring_next(self) -> None:
         """Begin the next image that nobody brings, once a transfer is free."""
