@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 Form = Sequence[tuple[str, str]]
-Authorization = Callable[[str], Awaitable[str | None]]
-"""Return the Authorization header for a request to an endpoint, None where it is to have none."""
 
 METADATA_REQUESTS = 4
 LARGEST_JSON = 512_000_000  # bytes; the largest real listing is 315 MB
@@ -45,17 +43,16 @@ _ERRORS_KEPT = 8  # enough that what many questions at once made up for leaves t
 stamina.instrumentation.set_on_retry_hooks([])  # retries are counted and logged here
 
 
-async def guest(endpoint: str) -> str | None:
-    """Return what NBIA's web pages say for a guest: v2 and the unversioned endpoints fail without."""
-    return None if endpoint.startswith(("v1/", "v4/")) else "Bearer undefined"
+def guest(endpoint: str) -> dict[str, str]:
+    """Return what NBIA's web pages send for a guest: v2 and the unversioned endpoints fail without."""
+    return {} if endpoint.startswith(("v1/", "v4/")) else {"Authorization": "Bearer undefined"}
 
 
 class Http:
     """Ask one server: at most 4 metadata requests and 8 transfers at once."""
 
-    def __init__(self, base_url: str, client: httpx.AsyncClient, authorization: Authorization) -> None:
+    def __init__(self, base_url: str, client: httpx.AsyncClient) -> None:
         self.base_url = base_url
-        self._authorization = authorization
         self.requests: Counter[str] = Counter()
         self._errors: deque[str] = deque(maxlen=_ERRORS_KEPT)
         self.state = "unknown"
@@ -78,12 +75,7 @@ class Http:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls,
-        base_url: str,
-        proxy: str | None = None,
-        *,
-        authorization: Authorization = guest,
-        authorize: Authorize | None = None,
+        cls, base_url: str, proxy: str | None = None, authorize: Authorize | None = None
     ) -> AsyncIterator[Http]:
         """Hold a pool of connections to `base_url`; nothing is sent before the first question.
 
@@ -97,7 +89,7 @@ class Http:
             timeout=httpx.Timeout(_METADATA_SILENCE, connect=CONNECT_SECONDS, pool=None),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
         ) as client:
-            yield cls(base_url.rstrip("/") + "/", client, authorization)
+            yield cls(base_url.rstrip("/") + "/", client)
 
     async def get_json(
         self, endpoint: str, params: Mapping[str, str], kind: type[Answer], largest: int = LARGEST_JSON
@@ -186,7 +178,7 @@ class Http:
         silence: float | None,
         span: range | None,
     ) -> httpx.Response:
-        headers = {"Accept-Encoding": "identity", **await self._headers(endpoint)}
+        headers = {"Accept-Encoding": "identity", **guest(endpoint)}
         if span is not None:
             headers["Range"] = f"bytes={span.start}-{span.stop - 1}"
         request = self._client.build_request(
@@ -199,10 +191,6 @@ class Http:
         with trio.move_on_after(seconds):
             return await self._client.send(request, stream=True)
         raise Unavailable(f"{endpoint}: no answer began within {seconds:.0f} s")
-
-    async def _headers(self, endpoint: str) -> dict[str, str]:
-        authorization = await self._authorization(endpoint)
-        return {} if authorization is None else {"Authorization": authorization}
 
     async def _decoded(self, endpoint: str, body: bytes, kind: type[Answer]) -> Answer | None:
         if not body.strip():
@@ -227,9 +215,8 @@ class Http:
     async def _ask_once(
         self, endpoint: str, method: str, largest: int = LARGEST_JSON, **request: Any
     ) -> bytes:
-        headers = await self._headers(endpoint)
         url = self.base_url + endpoint
-        async with self._client.stream(method, url, headers=headers, **request) as response:
+        async with self._client.stream(method, url, headers=guest(endpoint), **request) as response:
             if response.status_code != 200:
                 raise error_of(endpoint, response, await _start_of(response))
             body = bytearray()
