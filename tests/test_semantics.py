@@ -133,8 +133,18 @@ def test_extended_attributes_tell_what_a_file_is(tmp_path: Path, archive: Embedd
         assert told(drive.path) == told(drive.path / ".tciafs") == {}
         with pytest.raises(OSError, match="No data available"):
             os.getxattr(file, "user.tcia.nothing")
-        with pytest.raises(OSError, match="No data available"):
-            os.getxattr(file, "security.selinux")
+
+
+@pytest.mark.says(
+    "Attributes of other namespaces (`security.*`, `system.*`) are not supported, so `ls -l` asks for"
+    " each of these once, not of every file."
+)
+def test_other_namespaces_are_not_supported(tmp_path: Path, archive: EmbeddedArchive):
+    with mounted(tmp_path, archive.url) as drive:
+        file = drive.files(PHANTOM)[0]
+        for name in ("security.selinux", "security.capability", "system.posix_acl_access"):
+            for path in (drive.path, file.parent, file):
+                assert raised(lambda p=path, n=name: os.getxattr(p, n)) == errno.ENOTSUP  # type: ignore[misc]
 
 
 @pytest.mark.says("With `--xattrs=off` there are no extended attributes.")

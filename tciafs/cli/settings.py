@@ -225,7 +225,7 @@ SETTINGS = (
     Setting(
         "xattrs",
         Kind.choice(XATTRS),
-        "Whether user.tcia.* attributes are there; 'off' makes 'ls -l' faster.",
+        "Whether user.tcia.* attributes are there; 'off' leaves nothing for 'cp -a' or 'rsync -X' to copy.",
     ),
     Setting(
         "ahead",

@@ -23,7 +23,7 @@ from tciafs.content.handle import Handle
 from tciafs.filesystem.errors import Causes, errno_of, is_told
 from tciafs.filesystem.reads import Reads
 from tciafs.filesystem.tree import CONTROL_DIRECTORY, CONTROL_INODES, Directory, Tree
-from tciafs.filesystem.xattrs import ASKED as XATTRS_ASKED
+from tciafs.filesystem.xattrs import NAMESPACE as XATTR_NAMESPACE
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -177,8 +177,8 @@ class Operations(pyfuse3.Operations):
         """Return an extended attribute (fuse GETXATTR)."""
         if not self._has_xattrs:
             raise FUSEError(errno.ENOSYS)  # the kernel does not ask again
-        if not name.startswith(XATTRS_ASKED):
-            raise FUSEError(pyfuse3.ENOATTR)
+        if not name.startswith(XATTR_NAMESPACE):
+            raise FUSEError(errno.EOPNOTSUPP)  # coreutils do not ask again for another file of the drive
         self._count("getxattr", inode)
         value = (await self._tree.extended_attributes(inode)).get(name)
         if value is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tciafs.content.index import Stored
 from tciafs.model import Collection, Instance, Patient, Record, Series, Study
 
-ASKED = b"user."  # the kernel asks for security.* and system.* of every file that `ls -l` shows
+NAMESPACE = b"user."  # of security.* and system.*, which `ls -l` asks for, there is nothing to tell
 _PREFIX = "user.tcia."
 
 
