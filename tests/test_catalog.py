@@ -771,3 +771,29 @@ class Scripted:
 
     async def get_md5(self, instance):
         raise AssertionError("a catalog asks for no digest")
+
+
+# What was looked at lately is in memory.
+
+
+async def test_names_and_files_of_a_listed_series_take_no_look_at_the_disk(tmp_path, archive):
+    async with looking(tmp_path, archive) as catalog:
+        series = await largest_series(catalog)
+        await listed(catalog, series)
+        entries = await catalog.entries(series)
+        catalog._store.close()  # whoever looks at the disk now fails
+        for name, node in entries:
+            assert (await child(catalog, series, name)) == await catalog.node(node.inode) == node
+
+
+async def test_what_was_looked_at_lately_is_forgotten_when_a_listing_comes(tmp_path, edited_archive):
+    wanted = {"collection": "Shrinks", "patient_id": "A", "study_instance_uid": "2.25.7"}
+    uids = edited_archive.edit(synthetic={**wanted, "series": 2, "series_of": 1, "side": 8})
+    async with looking(tmp_path, edited_archive) as catalog:
+        (study,) = await listed(catalog, await walk(catalog, "Shrinks", "A"))
+        before = {node.record.series_instance_uid: node for node in await listed(catalog, study)}
+        names = {node.inode: name for name, node in await catalog.entries(study)}
+        edited_archive.edit(hide_series=uids[0])
+        await catalog.ask_anew(study)
+        found = [await catalog.child(study, names[before[uid].inode]) for uid in uids]
+        assert [one is None for one, _ in found] == [True, False]

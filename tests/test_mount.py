@@ -669,3 +669,16 @@ def test_a_dead_drive_is_replaced(tmp_path: Path, archive: EmbeddedArchive):
         assert raised(lambda: os.listdir(drive.path)) == errno.ENOTCONN
         with mounted(tmp_path, archive.url) as again:
             assert len(again.files(PHANTOM)) == 120
+
+
+# How the kernel asks
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may set how large a READ is")
+def test_where_it_may_be_set_a_read_is_as_large_as_libfuse_takes_it(tmp_path: Path, archive: EmbeddedArchive):
+    with mounted(tmp_path, archive.url) as drive:
+        mount = mount_at(drive.path)
+        assert mount is not None
+        setting = Path(f"/sys/class/bdi/0:{mount.minor}/read_ahead_kb")
+        if os.access(setting, os.W_OK):  # not in every container
+            assert setting.read_text() == "1024\n"

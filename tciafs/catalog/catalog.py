@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 
 import trio
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from tciafs.archives.base import Archive, ArchiveError, BadAnswer, Failed
 from tciafs.catalog.batches import Batches
@@ -30,7 +30,8 @@ from tciafs.names import may_exist
 logger = logging.getLogger(__name__)
 
 _TIMES_KEPT = 50_000
-_FILES_KEPT = 20_000
+_NODES_KEPT = 20_000
+_NAMES_SECONDS = 60.0  # another mount may have put another listing
 CONFIRMED_SECONDS = 600.0  # for how long a version is fetched without another question
 
 
@@ -69,7 +70,8 @@ class Catalog:
         )
         self._generation = store.generation
         self._listed_at: LRUCache[int, float] = LRUCache(_TIMES_KEPT)
-        self._files: LRUCache[int, Node] = LRUCache(_FILES_KEPT)
+        self._nodes: LRUCache[int, Node] = LRUCache(_NODES_KEPT)
+        self._names: TTLCache[int, dict[str, Node]] = TTLCache(_NODES_KEPT, _NAMES_SECONDS, getsizeof=len)
         self._no_renewal_before: dict[int, float] = {}
 
     def close(self) -> None:
@@ -77,12 +79,10 @@ class Catalog:
         self._flights.close()
 
     async def node(self, inode: int) -> Node | None:
-        """Return what has the inode number; of a file that was opened lately, without a look at the disk."""
-        node = self._files.get(inode)
-        if node is None:
-            node = await self._store.node(inode)
-            if node is not None and node.kind is Kind.INSTANCE:
-                self._files[inode] = node
+        """Return what has the inode number; where it was asked for lately, without a look at the disk."""
+        node = self._nodes.get(inode) or await self._store.node(inode)
+        if node is not None:
+            self._nodes[inode] = node
         return node
 
     async def age(self, node: Node) -> Age:
@@ -145,7 +145,10 @@ class Catalog:
 
     async def entries(self, node: Node) -> list[tuple[str, Node]]:
         """Return the names and nodes of a directory that was listed, in the order of names."""
-        return await self._store.children(node.inode)
+        entries = await self._store.children(node.inode)
+        if len(entries) <= _NODES_KEPT:
+            self._names[node.inode] = dict(entries)
+        return entries
 
     def shows(self, node: Node) -> bool:
         """Tell whether a node is in what is shown of the archive, if its directory is."""
@@ -159,7 +162,13 @@ class Catalog:
         if not may_exist(Kind(node.kind + 1), name):
             return None, self._freshness.ttl(node.kind)
         age = await self.age(node)
-        return await self._store.child(node.inode, name), age.expires_in
+        if lately := self._names.get(node.inode, {}).get(name):
+            found: Found | None = Found(lately, is_alias=False)
+        else:
+            found = await self._store.child(node.inode, name)
+        if found:
+            self._nodes[found.node.inode] = found.node
+        return found, age.expires_in
 
     async def name_of(self, node: Node) -> str | None:
         """Return the name under which the node is shown."""
@@ -202,11 +211,15 @@ class Catalog:
         if self._generation != self._store.generation:
             self._generation = self._store.generation
             self._listed_at.clear()
-            self._files.clear()
+            self._forget_nodes()
         listed_at = self._listed_at.get(node.inode) or await self._store.listed_at(node.inode)
         if listed_at is not None:
             self._listed_at[node.inode] = listed_at
         return listed_at
+
+    def _forget_nodes(self) -> None:
+        self._nodes.clear()
+        self._names.clear()
 
     async def _comes_with_others(self, node: Node) -> bool:
         """Tell whether what was asked for with many others has brought the listing."""
@@ -288,7 +301,7 @@ class Catalog:
         for inode in (*put.listed, *put.expired):
             self._listed_at.pop(inode, None)
         if put.listed:
-            self._files.clear()  # a listing may bring other sizes for the same files
+            self._forget_nodes()  # a listing may bring other sizes for the same files
         for inode, difference in put.changed.items():
             self.changes.tell(inode, difference)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import xxhash
 
 BLOCK_BYTES = 4 << 20
 DIGEST_BYTES = 16
@@ -14,7 +14,7 @@ class Digests:
 
     def __init__(self) -> None:
         self._done = bytearray()
-        self._block = _new()
+        self._block = xxhash.xxh3_128()
         self._filled = 0
 
     def update(self, data: bytes) -> None:
@@ -36,13 +36,13 @@ class Digests:
 
     def _end_block(self) -> None:
         self._done += self._block.digest()
-        self._block = _new()
+        self._block = xxhash.xxh3_128()
         self._filled = 0
 
 
 def digest_of_block(block: bytes) -> bytes:
     """Return the digest of a block."""
-    return hashlib.blake2b(block, digest_size=DIGEST_BYTES).digest()
+    return xxhash.xxh3_128_digest(block)
 
 
 def is_whole(block: bytes, number: int, digests: bytes) -> bool:
@@ -82,7 +82,3 @@ def blocks_of(offset: int, size: int) -> range:
 
 def _digest(number: int, digests: bytes) -> bytes:
     return digests[number * DIGEST_BYTES : (number + 1) * DIGEST_BYTES]
-
-
-def _new() -> hashlib.blake2b:
-    return hashlib.blake2b(digest_size=DIGEST_BYTES)

@@ -20,7 +20,7 @@ from tciafs.model import Instance
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 4
+_VERSION = 5
 _SCHEMA = """
 CREATE TABLE object (
     key TEXT PRIMARY KEY, series TEXT NOT NULL, size INTEGER NOT NULL, md5 TEXT NOT NULL,

@@ -17,6 +17,7 @@ from tciafs.service.mountinfo import mount_at
 logger = logging.getLogger(__name__)
 
 _BACKGROUND = 1_000  # READs that the kernel sends at once; its own limit is 12
+_LARGEST_READ_KB = 1024  # what libfuse takes; its own limit is 128, and each READ costs a turn of the daemon
 _KERNEL_SHARE = 0.8 / 2  # an open may wait twice: for the question whether to fetch, and for the bytes
 _TIMEOUTS = ("default_request_timeout", "max_request_timeout")
 
@@ -62,14 +63,19 @@ def kernel_limit() -> float:
     return min((_KERNEL_SHARE * seconds for seconds in found if seconds > 0), default=math.inf)
 
 
-def raise_background(mountpoint: Path) -> None:
-    """Let the kernel send more READs at once, where that may be set."""
+def raise_limits(mountpoint: Path) -> None:
+    """Let the kernel send more READs at once, and larger ones, where that may be set."""
     mount = mount_at(mountpoint)
     if mount is None:
         return
-    for name in ("max_background", "congestion_threshold"):
-        setting = Path("/sys/fs/fuse/connections", str(mount.minor), name)
+    connection = Path("/sys/fs/fuse/connections", str(mount.minor))
+    settings = {
+        connection / "max_background": _BACKGROUND,
+        connection / "congestion_threshold": _BACKGROUND,
+        Path(f"/sys/class/bdi/0:{mount.minor}/read_ahead_kb"): _LARGEST_READ_KB,
+    }
+    for setting, value in settings.items():
         try:
-            setting.write_text(f"{_BACKGROUND}\n")
+            setting.write_text(f"{value}\n")
         except OSError as exc:
             logger.info("%s stays as it is: %s", setting, exc)

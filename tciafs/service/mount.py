@@ -46,7 +46,7 @@ from tciafs.service.commands import Commands
 from tciafs.service.control import Control, listening
 from tciafs.service.journal import NAME as JOURNAL_NAME
 from tciafs.service.journal import Journal
-from tciafs.service.kernel import Kernel, kernel_limit, raise_background
+from tciafs.service.kernel import Kernel, kernel_limit, raise_limits
 from tciafs.service.lists import selected
 from tciafs.service.login import connected
 from tciafs.service.mountinfo import is_dead, mount_at, take_away
@@ -260,7 +260,7 @@ def _mounted(config: Config, parts: _Parts) -> Iterator[None]:
             f"{config.mountpoint}: the kernel refused the mount ({exc}); what libfuse says of it stands above"
         ) from exc
     try:
-        raise_background(config.mountpoint)
+        raise_limits(config.mountpoint)
         with parts.kernel.listening():
             yield
     finally:
