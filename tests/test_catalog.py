@@ -797,3 +797,27 @@ async def test_what_was_looked_at_lately_is_forgotten_when_a_listing_comes(tmp_p
         await catalog.ask_anew(study)
         found = [await catalog.child(study, names[before[uid].inode]) for uid in uids]
         assert [one is None for one, _ in found] == [True, False]
+
+
+async def test_where_many_names_of_a_series_are_looked_up_all_are_read_at_once(
+    tmp_path, archive, monkeypatch
+):
+    async with looking(tmp_path, archive) as catalog:
+        series = await largest_series(catalog)
+        await listed(catalog, series)
+        names = [name for name, _ in await catalog.entries(series)]
+        catalog._forget_nodes()
+        database, visits = catalog._store.database, []
+        run = database.run
+
+        async def counted(work):
+            visits.append(work)
+            return await run(work)
+
+        monkeypatch.setattr(database, "run", counted)
+        await child(catalog, series, names[0])
+        few = len(visits)
+        for name in names:
+            await child(catalog, series, name)
+        assert few <= 2
+        assert len(visits) <= 10

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _TIMES_KEPT = 50_000
 _NODES_KEPT = 20_000
+_NAMES_A_LOOKUP = 50  # that are read in the time that one takes
 _NAMES_SECONDS = 60.0  # another mount may have put another listing
 CONFIRMED_SECONDS = 600.0  # for how long a version is fetched without another question
 
@@ -72,6 +73,7 @@ class Catalog:
         self._listed_at: LRUCache[int, float] = LRUCache(_TIMES_KEPT)
         self._nodes: LRUCache[int, Node] = LRUCache(_NODES_KEPT)
         self._names: TTLCache[int, dict[str, Node]] = TTLCache(_NODES_KEPT, _NAMES_SECONDS, getsizeof=len)
+        self._looked_up: TTLCache[int, int] = TTLCache(_NODES_KEPT, _NAMES_SECONDS)
         self._no_renewal_before: dict[int, float] = {}
 
     def close(self) -> None:
@@ -146,8 +148,7 @@ class Catalog:
     async def entries(self, node: Node) -> list[tuple[str, Node]]:
         """Return the names and nodes of a directory that was listed, in the order of names."""
         entries = await self._store.children(node.inode)
-        if len(entries) <= _NODES_KEPT:
-            self._names[node.inode] = dict(entries)
+        self._keep_names(node, entries)
         return entries
 
     def shows(self, node: Node) -> bool:
@@ -162,13 +163,23 @@ class Catalog:
         if not may_exist(Kind(node.kind + 1), name):
             return None, self._freshness.ttl(node.kind)
         age = await self.age(node)
-        if lately := self._names.get(node.inode, {}).get(name):
-            found: Found | None = Found(lately, is_alias=False)
-        else:
-            found = await self._store.child(node.inode, name)
+        found = await self._find(node, name)
         if found:
             self._nodes[found.node.inode] = found.node
         return found, age.expires_in
+
+    async def _find(self, node: Node, name: str) -> Found | None:
+        """Find a name in memory or on disk; where many of a series are looked up, all are read at once."""
+        if lately := self._names.get(node.inode, {}).get(name):
+            return Found(lately, is_alias=False)
+        count = self._looked_up[node.inode] = self._looked_up.get(node.inode, 0) + 1
+        if isinstance(node.record, Series) and count == 2 + (node.record.image_count or 0) // _NAMES_A_LOOKUP:
+            self._keep_names(node, await self._store.children(node.inode))
+        return await self._store.child(node.inode, name)
+
+    def _keep_names(self, node: Node, entries: list[tuple[str, Node]]) -> None:
+        if len(entries) <= _NODES_KEPT:
+            self._names[node.inode] = dict(entries)
 
     async def name_of(self, node: Node) -> str | None:
         """Return the name under which the node is shown."""

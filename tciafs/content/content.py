@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from tciafs.archives.base import SERVER_BYTES_PER_SECOND, TRANSFERS, Archive
 from tciafs.content.ahead.readahead import Readahead, Siblings
@@ -25,6 +25,7 @@ from tciafs.model import Instance
 
 WHOLE_BYTES = 16 << 20  # up to here an open waits for the whole object
 _KNOWN_KEPT = 200_000
+_SERIES_KEPT, _SERIES_SECONDS = 10_000, 60.0  # other mounts fetch objects, too
 _RETRY_POLL_SECONDS = 0.1
 
 Confirm = Callable[[], Awaitable[object]]
@@ -74,6 +75,8 @@ class Content:
         self._readahead = Readahead(archive, place, self._slots, nursery, self._begin) if ahead else None
         self._arrivals: dict[str, Arrival] = {}
         self._stored: LRUCache[str, Stored] = LRUCache(_KNOWN_KEPT)
+        # Series of which all that is known is in `_stored`.
+        self._in_memory: TTLCache[str, None] = TTLCache(_SERIES_KEPT, _SERIES_SECONDS)
         self._pending: LRUCache[str, Pending] = LRUCache(_KNOWN_KEPT)
         # Objects of which the kernel may still keep pages that are not true.
         self._withdrawn: set[str] = set()
@@ -99,17 +102,25 @@ class Content:
         known = await self.place.index.of_series(series_instance_uid)
         for key, stored in known.items():  # who lists a series opens its files next
             self._stored.setdefault(key, stored)
+        self._in_memory[series_instance_uid] = None
         return known
 
     async def get(self, instance: Instance) -> Stored | None:
-        """Return what is known of an object."""
-        return await self._known(object_key(instance))
+        """Return what is known of an object, from memory where its series was looked at lately."""
+        key = object_key(instance)
+        if key not in self._stored and instance.series_instance_uid not in self._in_memory:
+            await self.of_series(instance.series_instance_uid)
+        return self._stored.get(key)
 
     async def _known(self, key: str) -> Stored | None:
         known = self._stored.get(key) or await self.place.index.get(key)
         if known is not None:
             self._stored.setdefault(key, known)
         return known
+
+    def _forget(self, instance: Instance) -> None:
+        self._stored.pop(object_key(instance), None)
+        self._in_memory.pop(instance.series_instance_uid, None)
 
     async def totals(self) -> tuple[int, int]:
         """Return the number of this archive's objects on disk and the sum of their bytes."""
@@ -165,7 +176,7 @@ class Content:
             return None
         fd = self.place.cache.open(key, known.size)
         if fd is None:  # evicted by another mount, or removed by hand
-            self._stored.pop(key, None)
+            self._forget(instance)
             await self.place.index.note_gone([key])
             return None
         return await self._opened(fd, known, instance, confirm)
@@ -310,7 +321,7 @@ class Content:
         if self.place.cache.holds(key, damaged):
             await self.place.index.note_gone([key])
             self.place.cache.set_aside(key, "its bytes are not those that were verified", damaged)
-        self._stored.pop(key, None)
+        self._forget(instance)
         self._withdrawn.add(key)
         await confirm()
         fd, stored = await self._taken(self._flight(key, instance), self._patience.deadline)

@@ -16,6 +16,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
+import trio
 from pyfuse3 import FileHandleT, FileInfo, FUSEError, InodeT, RequestContext
 
 from tciafs.content.content import Content
@@ -64,6 +65,7 @@ class Operations(pyfuse3.Operations):
         self._reads = reads or Reads()
         self._unread: dict[int, tuple[str, int]] = {}  # open files of series that nobody has read yet
         self.counts: Counter[str] = Counter()
+        self.begun = trio.Event()
         self.causes = Causes()
         self._tree = tree
         self._content = content
@@ -71,6 +73,10 @@ class Operations(pyfuse3.Operations):
         self._files: dict[int, Handle] = {}
         self._inodes: dict[int, int] = {}  # of the open files
         self._texts: dict[int, bytes] = {}
+
+    def init(self) -> None:
+        """Note that the kernel and libfuse are about to agree on their limits (fuse INIT)."""
+        self.begun.set()
 
     @answering
     async def lookup(self, parent_inode: InodeT, name: bytes, ctx: RequestContext) -> pyfuse3.EntryAttributes:

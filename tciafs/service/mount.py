@@ -37,6 +37,7 @@ from tciafs.content.place import Place
 from tciafs.database import Database, Lost
 from tciafs.filesystem.attributes import Appearance
 from tciafs.filesystem.operations import Operations
+from tciafs.filesystem.session import take_at_once
 from tciafs.filesystem.texts import Texts
 from tciafs.filesystem.tree import Tree
 from tciafs.manifest import BrokenManifest
@@ -95,6 +96,7 @@ async def serve(config: Config, announce: Callable[[], None]) -> None:
                 async with trio.open_nursery() as session:
                     # Before anyone may send one:
                     await session.start(_end_on_signal, parts.catalog, parts.content)
+                    session.start_soon(_raise_limits, config, parts.operations)
                     session.start_soon(_keep_account, parts.content)
                     session.start_soon(parts.journal.keep_on)
                     session.start_soon(systemd.tell_when_ready, config)
@@ -260,7 +262,7 @@ def _mounted(config: Config, parts: _Parts) -> Iterator[None]:
             f"{config.mountpoint}: the kernel refused the mount ({exc}); what libfuse says of it stands above"
         ) from exc
     try:
-        raise_limits(config.mountpoint)
+        take_at_once()
         with parts.kernel.listening():
             yield
     finally:
@@ -272,6 +274,11 @@ def _options(config: Config) -> set[str]:
     if config.allow_other:
         options.add("allow_other")
     return options | set(pyfuse3.default_options) | {f"fsname={config.archive_name}"}
+
+
+async def _raise_limits(config: Config, operations: Operations) -> None:
+    await operations.begun.wait()  # what is set before, the answer to INIT replaces
+    await trio.to_thread.run_sync(raise_limits, config.mountpoint)
 
 
 async def _keep_account(content: Content) -> None:
