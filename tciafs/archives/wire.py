@@ -293,5 +293,5 @@ def distinct(records: Iterable[R | None]) -> list[R]:
     for record in records:
         if record is not None:
             key = key_of(record)
-            found[key] = min(found.get(key, record), record, key=repr)
+            found[key] = min(found[key], record, key=repr) if key in found else record
     return list(found.values())

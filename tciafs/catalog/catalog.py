@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _TIMES_KEPT = 50_000
 _NODES_KEPT = 20_000
+_DIRECTORIES_KEPT = 500  # of one directory
 _NAMES_A_LOOKUP = 50  # that are read in the time that one takes
 _NAMES_SECONDS = 60.0  # another mount may have put another listing
 CONFIRMED_SECONDS = 600.0  # for how long a version is fetched without another question
@@ -71,7 +72,7 @@ class Catalog:
         )
         self._generation = store.generation
         self._listed_at: LRUCache[int, float] = LRUCache(_TIMES_KEPT)
-        self._nodes: LRUCache[int, Node] = LRUCache(_NODES_KEPT)
+        self._nodes: TTLCache[int, Node] = TTLCache(_NODES_KEPT, _NAMES_SECONDS)
         self._names: TTLCache[int, dict[str, Node]] = TTLCache(_NODES_KEPT, _NAMES_SECONDS, getsizeof=len)
         self._looked_up: TTLCache[int, int] = TTLCache(_NODES_KEPT, _NAMES_SECONDS)
         self._no_renewal_before: dict[int, float] = {}
@@ -149,6 +150,8 @@ class Catalog:
         """Return the names and nodes of a directory that was listed, in the order of names."""
         entries = await self._store.children(node.inode)
         self._keep_names(node, entries)
+        if node.kind < Kind.SERIES and len(entries) <= _DIRECTORIES_KEPT:  # who walks looks into them next
+            self._nodes.update((child.inode, child) for _, child in entries)
         return entries
 
     def shows(self, node: Node) -> bool:
@@ -309,9 +312,10 @@ class Catalog:
         self._note_put(await self._store.replace(listings, time.time()))
 
     def _note_put(self, put: Put) -> None:
-        for inode in (*put.listed, *put.expired):
+        self._listed_at.update(put.listed)
+        for inode in put.expired:
             self._listed_at.pop(inode, None)
-        if put.listed:
+        if put.is_news:
             self._forget_nodes()  # a listing may bring other sizes for the same files
         for inode, difference in put.changed.items():
             self.changes.tell(inode, difference)

@@ -76,11 +76,15 @@ class Changes:
 
 @dataclass(slots=True)
 class Put:
-    """Which directories were listed, what that changed, and whose listings below are out of date."""
+    """Which directories were listed, and when, what that changed, and whose listings below are out of date.
 
-    listed: list[int] = field(default_factory=list)
+    `is_news` where something of what was put was known before, and may be otherwise now.
+    """
+
+    listed: dict[int, float] = field(default_factory=dict)
     changed: dict[int, Difference] = field(default_factory=dict)
     expired: list[int] = field(default_factory=list)
+    is_news: bool = False
 
 
 def _names(name: str, node: Node) -> Iterator[str]:

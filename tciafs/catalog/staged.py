@@ -148,7 +148,7 @@ class Staged:
         if listed_at is None or listed_at < self._older_than:
             self._store.replace_one(db, parent, records, time.time(), put)
         else:
-            put.listed.append(parent)
+            put.listed[parent] = listed_at
         db.execute("DELETE FROM staged WHERE answer = ? AND parent = ?", (self._answer, parent))
 
     def _discard(self, db: sqlite3.Connection) -> None:

@@ -198,7 +198,8 @@ class Store:
         self._put_names(db, parent, inodes, records)
         told = (parent, listed_at, digest_of(parent, float(listed_at)))
         db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", told)
-        put.listed.append(parent)
+        put.listed[parent] = listed_at
+        put.is_news |= bool(before or known)
         if before:
             put.changed[parent] = Difference.between(before, self._children(db, parent))
 

@@ -6,6 +6,7 @@ import calendar
 import stat
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 
 import pyfuse3
 
@@ -106,6 +107,7 @@ def _modified(node: Node) -> int:
             return 0
 
 
+@lru_cache(maxsize=1024)
 def _stamp(version: str) -> int:
     return _nanoseconds(date.fromisoformat(version)) if version else 0
 
