@@ -36,6 +36,7 @@ class Confirmation:
         self._hurried: set[str] = set()
         self._doubtful: set[str] = set()
         self._waiting: dict[str, trio.Event] = {}
+        self._asking: dict[str, trio.CancelScope] = {}
         self._came: dict[str, str] = {}
         self._told: dict[str, str] = {}
         self._digests: list[str | None] = []  # of the series: one, once it was asked for
@@ -57,7 +58,18 @@ class Confirmation:
             await self._wait(uid)
         if uid in self._told and uid not in self._doubtful:
             return self._told[uid]
-        return await self._archive.get_md5(instance)
+        return await self._asked(instance)
+
+    async def _asked(self, instance: Instance) -> str | None:
+        """Ask for one MD5; where another answer tells it meanwhile, nobody waits for this one."""
+        uid = instance.sop_instance_uid
+        answers: list[str | None] = []
+        try:
+            with trio.CancelScope() as self._asking[uid]:
+                answers.append(await self._archive.get_md5(instance))
+        finally:
+            del self._asking[uid]
+        return answers[0] if answers else self._told[uid]
 
     async def _wait(self, uid: str) -> None:
         """Wait until somebody needs it, or where too many do, until the next one comes."""
@@ -86,6 +98,8 @@ class Confirmation:
         self._told.update(md5s)
         for uid in md5s:
             self._release(uid)
+            if uid in self._asking and uid not in self._doubtful:
+                self._asking[uid].cancel()
 
     async def ask(self, series_instance_uid: str) -> None:
         """Ask for the digest of the series, while the last images come, where it is worth a question."""
@@ -100,13 +114,17 @@ class Confirmation:
 
         `count` is that of the series' instances: the archive's digest is that of all of them.
         """
-        came = {**known, **self._came}
-        if len(came) == count:
+        if len({**known, **self._came}) == count:
             await self.ask(series_instance_uid)
-            if series_md5(came.values()) in self._digests:
-                self._told.update(came)
+            self.compare(known, count)
         for uid in list(self._waiting):
             self._release(uid)
+
+    def compare(self, known: Mapping[str, str], count: int) -> None:
+        """Confirm all that came, `known` and waiting together, where the digest of the series is theirs."""
+        came = {**known, **self._came}
+        if len(came) == count and series_md5(came.values()) in self._digests:
+            self.tell(came)
 
     def _release(self, uid: str) -> None:
         event = self._waiting.pop(uid, None)

@@ -227,6 +227,8 @@ class SeriesFetch:
                     if feed:
                         nursery.start_soon(self._run_feed, feed)
                     await self._bring_next()
+                if self._is_whole:
+                    await self._confirm_early(nursery)
             if self._is_whole and not self.finished.is_set():
                 await self._finish()
         finally:
@@ -290,12 +292,19 @@ class SeriesFetch:
                     feed.forget(self._images[position].sop_instance_uid)
         return feed.is_expected or len(self._claimed) < len(self._images)
 
+    async def _confirm_early(self, nursery: trio.Nursery) -> None:
+        """Ask for the digest of the series while the last images come, and compare it before the ZIP ends."""
+        nursery.start_soon(self.confirmation.ask, self._uid)
+        await self._come()
+        self.confirmation.compare(await self._get_stored(), len(self._images))
+
+    async def _come(self) -> None:
+        while self._coming:
+            await self._moved.wait()
+
     async def _finish(self) -> None:
         """See the series through to its end: complete and verified, or with what is missing told."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.confirmation.ask, self._uid)
-            while self._coming:
-                await self._moved.wait()
+        await self._come()
         await self.confirmation.settle(self._uid, await self._get_stored(), len(self._images))
         while self._unended:
             await self._moved.wait()
