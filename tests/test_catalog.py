@@ -806,7 +806,7 @@ async def test_where_many_names_of_a_series_are_looked_up_all_are_read_at_once(
         series = await largest_series(catalog)
         await listed(catalog, series)
         names = [name for name, _ in await catalog.entries(series)]
-        catalog._forget_nodes()
+        catalog._lately.forget()
         database, visits = catalog._store.database, []
         run = database.run
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
+import httpcore
 import httpx
 import stamina
 import stamina.instrumentation
@@ -39,6 +40,9 @@ _ERROR_SECONDS = 2.0  # for the body of an error, whose status says nearly all
 _ERROR_BYTES = 2000
 _DECODE_IN_THREAD = 1_000_000  # bytes; above, decoding would hold up the kernel's requests
 _ERRORS_KEPT = 8  # enough that what many questions at once made up for leaves the one that counts
+
+# A quarter of the turns, for bodies of which megabytes are at hand; httpcore reads 64 KiB.
+httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = 256 << 10
 
 stamina.instrumentation.set_on_retry_hooks([])  # retries are counted and logged here
 

@@ -11,13 +11,14 @@ import time
 from contextlib import suppress
 
 import trio
-from cachetools import LRUCache, TTLCache
+from cachetools import LRUCache
 
 from tciafs.archives.base import Archive, ArchiveError, BadAnswer, Failed
 from tciafs.catalog.batches import Batches
 from tciafs.catalog.crawl import Crawls, Thresholds
 from tciafs.catalog.difference import Changes, OnChange, Put, pass_over
 from tciafs.catalog.freshness import Age, Freshness
+from tciafs.catalog.lately import Lately
 from tciafs.catalog.questions import Listings, Questions, key_of_question, title_of
 from tciafs.catalog.rows import Node
 from tciafs.catalog.store import Found, Store
@@ -30,10 +31,6 @@ from tciafs.names import may_exist
 logger = logging.getLogger(__name__)
 
 _TIMES_KEPT = 50_000
-_NODES_KEPT = 20_000
-_DIRECTORIES_KEPT = 500  # of one directory
-_NAMES_A_LOOKUP = 50  # that are read in the time that one takes
-_NAMES_SECONDS = 60.0  # another mount may have put another listing
 CONFIRMED_SECONDS = 600.0  # for how long a version is fetched without another question
 
 
@@ -72,9 +69,7 @@ class Catalog:
         )
         self._generation = store.generation
         self._listed_at: LRUCache[int, float] = LRUCache(_TIMES_KEPT)
-        self._nodes: TTLCache[int, Node] = TTLCache(_NODES_KEPT, _NAMES_SECONDS)
-        self._names: TTLCache[int, dict[str, Node]] = TTLCache(_NODES_KEPT, _NAMES_SECONDS, getsizeof=len)
-        self._looked_up: TTLCache[int, int] = TTLCache(_NODES_KEPT, _NAMES_SECONDS)
+        self._lately = Lately()
         self._no_renewal_before: dict[int, float] = {}
 
     def close(self) -> None:
@@ -83,9 +78,9 @@ class Catalog:
 
     async def node(self, inode: int) -> Node | None:
         """Return what has the inode number; where it was asked for lately, without a look at the disk."""
-        node = self._nodes.get(inode) or await self._store.node(inode)
-        if node is not None:
-            self._nodes[inode] = node
+        node = self._lately.node(inode)
+        if node is None and (node := await self._store.node(inode)):
+            self._lately.keep(node)
         return node
 
     async def age(self, node: Node) -> Age:
@@ -149,9 +144,7 @@ class Catalog:
     async def entries(self, node: Node) -> list[tuple[str, Node]]:
         """Return the names and nodes of a directory that was listed, in the order of names."""
         entries = await self._store.children(node.inode)
-        self._keep_names(node, entries)
-        if node.kind < Kind.SERIES and len(entries) <= _DIRECTORIES_KEPT:  # who walks looks into them next
-            self._nodes.update((child.inode, child) for _, child in entries)
+        self._lately.keep_entries(node, entries)
         return entries
 
     def shows(self, node: Node) -> bool:
@@ -168,21 +161,16 @@ class Catalog:
         age = await self.age(node)
         found = await self._find(node, name)
         if found:
-            self._nodes[found.node.inode] = found.node
+            self._lately.keep(found.node)
         return found, age.expires_in
 
     async def _find(self, node: Node, name: str) -> Found | None:
         """Find a name in memory or on disk; where many of a series are looked up, all are read at once."""
-        if lately := self._names.get(node.inode, {}).get(name):
+        if lately := self._lately.find(node, name):
             return Found(lately, is_alias=False)
-        count = self._looked_up[node.inode] = self._looked_up.get(node.inode, 0) + 1
-        if isinstance(node.record, Series) and count == 2 + (node.record.image_count or 0) // _NAMES_A_LOOKUP:
-            self._keep_names(node, await self._store.children(node.inode))
+        if self._lately.is_worth_listing(node):
+            self._lately.keep_entries(node, await self._store.children(node.inode))
         return await self._store.child(node.inode, name)
-
-    def _keep_names(self, node: Node, entries: list[tuple[str, Node]]) -> None:
-        if len(entries) <= _NODES_KEPT:
-            self._names[node.inode] = dict(entries)
 
     async def name_of(self, node: Node) -> str | None:
         """Return the name under which the node is shown."""
@@ -198,14 +186,16 @@ class Catalog:
         It is asked where it last said so more than ten minutes ago; its last word holds where it cannot
         answer now.
         """
+        listed_at, is_listed = await self._store.standing(series)  # by whichever mount
         study = await self.node(series.parent)
-        if study is not None and await self._is_unconfirmed(study):
+        if study is not None and self._is_unconfirmed(study, listed_at):
             try:
                 await self._flight(study).result(self._freshness.deadline)
             except (ArchiveError, Unwritable) as exc:
                 logger.info("%s cannot be confirmed: %s", title_of(study), exc)
                 self._no_renewal_before[study.inode] = time.time() + self._freshness.pause
-        return await self._store.is_listed(series)
+            return await self._store.is_listed(series)
+        return is_listed
 
     async def confirm_right(self, node: Node) -> None:
         """Raise `Refused` where the account of a login does not see the collection of `node` any more.
@@ -215,8 +205,7 @@ class Catalog:
         if collection := collection_of(node.record):
             await self._archive.confirm_right(collection)
 
-    async def _is_unconfirmed(self, study: Node) -> bool:
-        listed_at = await self._store.listed_at(study.inode)  # maybe by another mount
+    def _is_unconfirmed(self, study: Node, listed_at: float | None) -> bool:
         if listed_at is not None and 0 <= time.time() - listed_at <= CONFIRMED_SECONDS:
             return False
         return self._no_renewal_before.get(study.inode, 0.0) < time.time()
@@ -225,15 +214,11 @@ class Catalog:
         if self._generation != self._store.generation:
             self._generation = self._store.generation
             self._listed_at.clear()
-            self._forget_nodes()
+            self._lately.forget()
         listed_at = self._listed_at.get(node.inode) or await self._store.listed_at(node.inode)
         if listed_at is not None:
             self._listed_at[node.inode] = listed_at
         return listed_at
-
-    def _forget_nodes(self) -> None:
-        self._nodes.clear()
-        self._names.clear()
 
     async def _comes_with_others(self, node: Node) -> bool:
         """Tell whether what was asked for with many others has brought the listing."""
@@ -316,7 +301,7 @@ class Catalog:
         for inode in put.expired:
             self._listed_at.pop(inode, None)
         if put.is_news:
-            self._forget_nodes()  # a listing may bring other sizes for the same files
+            self._lately.forget()  # a listing may bring other sizes for the same files
         for inode, difference in put.changed.items():
             self.changes.tell(inode, difference)
 

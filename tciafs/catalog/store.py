@@ -155,6 +155,12 @@ class Store:
         """Tell whether the node has a name, in whatever layout."""
         return await self.name_of(node) is not None
 
+    async def standing(self, node: Node) -> tuple[float | None, bool]:
+        """Return when the directory of a node was listed, and whether the node has a name there."""
+        return await self.database.run(
+            lambda db: (listed_at_of(db, node.parent), self._name_of(db, node) is not None)
+        )
+
     async def count_unlisted(self, parent: int, older_than: float) -> tuple[int, int]:
         """Return how many a listed directory has, and how many of them have no listing, or an older one."""
         row = await self.database.run(

@@ -1,0 +1,56 @@
+"""What was looked at lately, in memory: nodes, and the names of directories.
+
+It is forgotten when a listing brings news, and after a minute: another mount may have put another listing.
+"""
+
+from __future__ import annotations
+
+from cachetools import TTLCache
+
+from tciafs.catalog.rows import Node
+from tciafs.model import Series
+
+_KEPT = 20_000
+_SECONDS = 60.0
+_FEW = 1_000  # entries of a directory that are looked into, or opened, next
+_READ_IN_ONE_LOOKUP = 50  # names, in about the time that one takes
+
+
+class Lately:
+    """What need not be read from disk again."""
+
+    def __init__(self) -> None:
+        self._nodes: TTLCache[int, Node] = TTLCache(_KEPT, _SECONDS)
+        self._names: TTLCache[int, dict[str, Node]] = TTLCache(_KEPT, _SECONDS, getsizeof=len)
+        self._lookups: TTLCache[int, int] = TTLCache(_KEPT, _SECONDS)
+
+    def node(self, inode: int) -> Node | None:
+        """Return what has the inode number."""
+        return self._nodes.get(inode)
+
+    def keep(self, node: Node) -> None:
+        """Keep a node that was looked up."""
+        self._nodes[node.inode] = node
+
+    def keep_entries(self, directory: Node, entries: list[tuple[str, Node]]) -> None:
+        """Keep the names of a directory that was listed, and what they stand for."""
+        if len(entries) <= _KEPT:
+            self._names[directory.inode] = dict(entries)
+        if len(entries) <= _FEW:
+            self._nodes.update((child.inode, child) for _, child in entries)
+
+    def find(self, directory: Node, name: str) -> Node | None:
+        """Return what a name stands for."""
+        return self._names.get(directory.inode, {}).get(name)
+
+    def is_worth_listing(self, directory: Node) -> bool:
+        """Tell, at a lookup that is not found here, whether to read all names of a series at once."""
+        if not isinstance(directory.record, Series):
+            return False
+        count = self._lookups[directory.inode] = self._lookups.get(directory.inode, 0) + 1
+        return count == 2 + directory.record.image_count // _READ_IN_ONE_LOOKUP
+
+    def forget(self) -> None:
+        """Forget all of it."""
+        self._nodes.clear()
+        self._names.clear()
