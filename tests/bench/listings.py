@@ -154,6 +154,7 @@ CASES = (
     ),
     Case(
         name="find",
+        profiles=("lan", "wan"),
         title="`find` over a collection that nobody has listed",
         how=f"{_PATIENTS:,} patients with {_COUNT:,} series of {_SLICES} files, found with their sizes in a"
         " new drive. Afterwards the same requests are made one after another.",
