@@ -15,6 +15,7 @@ from tciafs.archives.capabilities import Capabilities
 from tciafs.archives.http import Http
 from tciafs.archives.nbia import NBIA
 from tciafs.catalog.catalog import Catalog
+from tciafs.catalog.difference import Put
 from tciafs.catalog.freshness import Freshness
 from tciafs.catalog.rows import ROOT
 from tciafs.catalog.store import Store
@@ -821,3 +822,22 @@ async def test_where_many_names_of_a_series_are_looked_up_all_are_read_at_once(
             await child(catalog, series, name)
         assert few <= 2
         assert len(visits) <= 10
+
+
+async def test_a_listing_that_is_expired_while_it_is_looked_at_is_renewed(tmp_path, archive, monkeypatch):
+    async with looking(tmp_path, archive) as catalog:
+        study = await catalog.node((await largest_series(catalog)).parent)
+        await listed(catalog, study)
+        before = await catalog._store.listed_at(study.inode)
+    async with looking(tmp_path, archive, Freshness(listings=0)) as catalog:
+        held_at = catalog._held_at
+
+        async def expired(node, listed_at):
+            monkeypatch.undo()
+            catalog._note_put(Put(expired=[node.inode]))
+            return await held_at(node, listed_at)
+
+        monkeypatch.setattr(catalog, "_held_at", expired)
+        await catalog.age(study)
+        await at_rest(catalog)
+        assert await catalog._store.listed_at(study.inode) > before

@@ -104,7 +104,9 @@ class Catalog:
         if expires_in < 0:
             expires_in = self._expires_in(node, await self._held_at(node, listed_at))
         is_paused = self._no_renewal_before.get(node.inode, 0.0) >= time.time()
-        if expires_in < 0 and not is_paused and self._listed_at.get(node.inode) == listed_at:
+        # Nobody may have renewed it meanwhile; but it may have been expired.
+        is_the_same = self._listed_at.get(node.inode, listed_at) == listed_at
+        if expires_in < 0 and not is_paused and is_the_same:
             await self._renew_behind(node)
         return Age(listed_at, expires_in)
 
