@@ -37,7 +37,7 @@ from tciafs.content.place import Place
 from tciafs.database import Database, Lost
 from tciafs.filesystem.attributes import Appearance
 from tciafs.filesystem.operations import Operations
-from tciafs.filesystem.session import take_at_once
+from tciafs.filesystem.session import IDLE_WORKERS, take_at_once
 from tciafs.filesystem.texts import Texts
 from tciafs.filesystem.tree import Tree
 from tciafs.manifest import BrokenManifest
@@ -104,7 +104,7 @@ async def serve(config: Config, announce: Callable[[], None]) -> None:
                         listener, parts.status.socket = control
                         session.start_soon(parts.control.serve, listener)
                     announce()
-                    await pyfuse3.main(max_tasks=_TASKS)
+                    await pyfuse3.main(min_tasks=IDLE_WORKERS, max_tasks=_TASKS)
                     systemd.notify(STOPPING=1, STATUS="the mount ends")
                     session.cancel_scope.cancel()
     except BaseExceptionGroup as group:  # trio's nurseries wrap what passes through them
