@@ -1,4 +1,4 @@
-"""All of the kernel's requests that have come are taken at once: each by one worker, none waits for another."""
+"""All of the kernel's requests that have come are taken at once: each by one worker, none waits."""
 
 from __future__ import annotations
 
