@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import IntEnum
+from functools import lru_cache
 
 
 class Kind(IntEnum):
@@ -143,17 +144,58 @@ Record = Collection | Patient | Study | Series | Instance
 
 ROOT_INODE = 1
 _FIRST_HASHED_INODE = 1024  # below are the root and the control files
-_HASH_BITS = 62
-_ALIAS_BIT = 1 << _HASH_BITS
+_HASH_BITS = 61
+_FILE_BIT = 1 << _HASH_BITS
+_ALIAS_BIT = _FILE_BIT << 1
+_IN_SERIES_BITS = 45  # of the hash; those before are what a series and its files have in common
 
 
 def inode_number(archive: str, *key: str) -> int:
     """Return the inode number of what `key` names in `archive`: the same in every mount, for ever.
 
-    A 62-bit hash; the 63rd bit tells a symbolic link to the same thing (`alias_inode`).
+    A 61-bit hash; the 62nd bit tells a file of a series, the 63rd a symbolic link (`alias_inode`).
     """
+    return _above_control(_hash(archive, *key))
+
+
+def inode_of(archive: str, record: Record) -> int:
+    """Return the inode number of a record.
+
+    Those of a series and of its files begin alike, so that the series is found by either.
+    """
+    number = _hash(archive, *key_of(record))
+    match record:
+        case Series():
+            common = _common(archive, record.series_instance_uid, record.version)
+            return _above_control(common | number % (1 << _IN_SERIES_BITS))
+        case Instance():
+            common = _common(archive, record.series_instance_uid, record.version)
+            return _FILE_BIT | common | number % (1 << _IN_SERIES_BITS)
+    return _above_control(number)
+
+
+def is_file(inode: int) -> bool:
+    """Tell whether the inode number is that of an instance."""
+    return bool(inode & _FILE_BIT)
+
+
+def series_of(inode: int) -> range:
+    """Return what the inode number of the series may be, of which `inode` is a file."""
+    first = (inode ^ _FILE_BIT) >> _IN_SERIES_BITS << _IN_SERIES_BITS
+    return range(first, first + (1 << _IN_SERIES_BITS))
+
+
+@lru_cache(maxsize=1024)
+def _common(archive: str, series_instance_uid: str, version: str) -> int:
+    return _hash(archive, series_instance_uid, version) >> _IN_SERIES_BITS << _IN_SERIES_BITS
+
+
+def _hash(archive: str, *key: str) -> int:
     digest = hashlib.sha256("\0".join((archive, *key)).encode("utf-8", "surrogatepass")).digest()
-    number = int.from_bytes(digest[:8], "big") & (_ALIAS_BIT - 1)
+    return int.from_bytes(digest[:8], "big") % _FILE_BIT
+
+
+def _above_control(number: int) -> int:
     return number if number >= _FIRST_HASHED_INODE else number + _FIRST_HASHED_INODE
 
 

@@ -4,6 +4,7 @@ The embedded archive fails where it can; what it cannot send is sent by a script
 """
 
 import email.utils
+import gc
 import gzip
 import json
 import time
@@ -628,3 +629,16 @@ async def test_nothing_that_a_server_says_breaks_the_line_of_a_message(clock, ca
                 assert said.isprintable()
                 assert len(said) < 400
     assert all(record.getMessage().isprintable() for record in caplog.records if "tciafs" in record.name)
+
+
+async def test_a_question_given_up_at_any_moment_leaves_nothing_to_the_garbage_collector(archive):
+    async with Http.connect(archive.url) as http:
+        form = [("list", "1")]
+        await http.post_json("getImageDrillDown", form, Any)
+        for turns in range(40):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(http.post_json, "getImageDrillDown", form, Any)
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            gc.collect()

@@ -18,8 +18,11 @@ from tciafs.model import (
     alias_inode,
     aliased_inode,
     inode_number,
+    inode_of,
+    is_file,
     key_of,
     kind_of,
+    series_of,
 )
 
 SERIES = Series("LIDC-IDRI", "LIDC-0001", "1.2.3", "1.2.3.4", submitted=date(2019, 2, 25))
@@ -28,16 +31,16 @@ SERIES = Series("LIDC-IDRI", "LIDC-0001", "1.2.3", "1.2.3.4", submitted=date(201
 @pytest.mark.parametrize(
     ("record", "number"),
     [
-        (Collection("LIDC-IDRI"), 2_993_337_676_281_865_737),
-        (Patient("LIDC-IDRI", "LIDC-0001"), 2_470_498_038_392_508_552),
-        (Study("LIDC-IDRI", "LIDC-0001", "1.2.3"), 3_931_856_188_119_877_968),
-        (SERIES, 3_663_137_202_573_668_000),
-        (Instance("1.2.3.4", "1.2.3.4.5", "2019-02-25"), 3_861_705_249_207_532_085),
-        (Patient("Ä\ud800", "\x00é\U0001f600"), 4_519_183_938_117_119_012),
+        (Collection("LIDC-IDRI"), 687_494_667_068_171_785),
+        (Patient("LIDC-IDRI", "LIDC-0001"), 164_655_029_178_814_600),
+        (Study("LIDC-IDRI", "LIDC-0001", "1.2.3"), 1_626_013_178_906_184_016),
+        (SERIES, 1_147_489_782_594_268_832),
+        (Instance("1.2.3.4", "1.2.3.4.5", "2019-02-25"), 3_453_320_242_372_459_061),
+        (Patient("Ä\ud800", "\x00é\U0001f600"), 2_213_340_928_903_425_060),
     ],
 )
 def test_an_inode_number_never_changes(record, number):
-    assert inode_number("tcia", *key_of(record)) == number
+    assert inode_of("tcia", record) == number
 
 
 def test_what_only_describes_a_record_does_not_change_its_inode_number():
@@ -76,9 +79,22 @@ def test_every_record_knows_its_level():
 @given(st.text(), st.lists(st.text()))
 def test_inode_numbers_leave_room_for_the_control_files_and_fit_63_bits(archive, key):
     inode = inode_number(archive, *key)
-    assert 1024 <= inode < 2**62
+    assert 1024 <= inode < 2**61
     assert inode != ROOT_INODE
     assert aliased_inode(inode) is None
+    assert not is_file(inode)
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_a_file_leads_to_its_series_wherever_that_is_filed(archive, patient_id, uid, other):
+    file = inode_of(archive, Instance(uid, other, "2019-02-25"))
+    assert is_file(file)
+    assert aliased_inode(file) is None
+    assert 2**61 <= file < 2**62
+    series = inode_of(archive, Series("C", patient_id, other, uid, submitted=date(2019, 2, 25)))
+    assert series in series_of(file)
+    assert series >= 1024
+    assert not is_file(series)
 
 
 @given(st.text())

@@ -281,7 +281,7 @@ async def test_a_file_opened_again_is_found_without_the_disk(tmp_path: Path, arc
         _, attr = await first_file(fs)
         await fs.release((await fs.open(attr.st_ino, os.O_RDONLY, CONTEXT)).fh)
         with closing(sqlite3.connect(tmp_path / "catalog")) as catalog:
-            catalog.execute("DELETE FROM node")
+            catalog.execute("DELETE FROM files")
             catalog.commit()
         await fs.release((await fs.open(attr.st_ino, os.O_RDONLY, CONTEXT)).fh)
         fs._tree._catalog._lately.forget()

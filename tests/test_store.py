@@ -1,18 +1,16 @@
 """Listings on disk: put whole, found by name and by inode number, under whatever layout looks."""
 
 import random
-import sqlite3
 import time
 from contextlib import closing
 from datetime import date
 
-import msgspec
 import pytest
 import trio
 
-from tciafs.catalog.rows import ROOT, Node
-from tciafs.catalog.store import Found, Store
-from tciafs.database import Lost, digest_of
+from tciafs.catalog.rows import ROOT, Found, Node
+from tciafs.catalog.store import Store
+from tciafs.database import Lost
 from tciafs.model import (
     ROOT_INODE,
     Collection,
@@ -21,8 +19,7 @@ from tciafs.model import (
     Patient,
     Series,
     Study,
-    inode_number,
-    key_of,
+    inode_of,
 )
 from tciafs.names import Layout
 
@@ -48,6 +45,7 @@ SERIES = Series(
     third_party_analysis=True,
 )
 INSTANCE = Instance("1.2.3", "1.2.3.4", "2019-02-25", instance_number=-7, size=2**62, estimate=5)
+FILES = inode_of("tcia", SERIES)  # the directory of its instances
 EVERY_RECORD = [
     COLLECTION,
     PATIENT,
@@ -69,8 +67,16 @@ def opened(path, layout=Layout.DESCRIPTIVE):
     return closing(Store.open(path, "tcia", layout))
 
 
-def instances(count, version="v"):
-    return [Instance("1.2.3", f"1.{n}", version, instance_number=n) for n in range(1, count + 1)]
+def instances(count):
+    return [Instance("1.2.3", f"1.{n}", "2019-02-25", instance_number=n) for n in range(1, count + 1)]
+
+
+def directory_of(record):
+    """Return where a record may be listed: what directories stand in does not matter to the store."""
+    if not isinstance(record, Instance):
+        return 55
+    submitted = date.fromisoformat(record.version) if record.version else None
+    return inode_of("tcia", Series("C", "P", "1", record.series_instance_uid, submitted=submitted))
 
 
 async def names(store, parent=ROOT_INODE):
@@ -79,18 +85,19 @@ async def names(store, parent=ROOT_INODE):
 
 @pytest.mark.parametrize("record", EVERY_RECORD, ids=repr)
 async def test_a_record_comes_back_with_every_field_and_survives_reopening(path, record):
+    parent = directory_of(record)
     with opened(path) as store:
-        await store.replace({55: [record]}, 1.5)
+        await store.replace({parent: [record]}, 1.5)
         inode = store.inode_of(record)
     with opened(path) as store:
         node = await store.node(inode)
-        ((name, child),) = await store.children(55)
-        assert node == child == Node(inode, 55, node.kind, record)
+        ((name, child),) = await store.children(parent)
+        assert node == child == Node(inode, parent, node.kind, record)
         assert node.kind.name.title() == type(record).__name__
-        assert inode == inode_number("tcia", *key_of(record))
-        assert await store.child(55, name) == Found(child, is_alias=False)
+        assert inode == inode_of("tcia", record)
+        assert await store.child(parent, name) == Found(child, is_alias=False)
         assert await store.name_of(node) == name
-        assert await store.listed_at(55) == 1.5
+        assert await store.listed_at(parent) == 1.5
 
 
 async def test_the_root_is_there_in_an_empty_store_and_nothing_else_is(path):
@@ -113,16 +120,16 @@ async def test_names_come_in_order_whatever_the_order_of_the_records(path):
 
 async def test_files_are_in_slice_order(path):
     with opened(path) as store:
-        await store.replace({55: list(reversed(instances(12)))}, 1)
-        found = await store.children(55)
+        await store.replace({FILES: list(reversed(instances(12)))}, 1)
+        found = await store.children(FILES)
     assert [name for name, _ in found] == [f"1-{n:03}.dcm" for n in range(1, 13)]
     assert [node.record.instance_number for _, node in found] == list(range(1, 13))
 
 
 async def test_a_uid_is_found_as_an_alias_and_not_listed(path):
     with opened(path) as store:
-        await store.replace({55: [STUDY], 56: [SERIES], 57: [INSTANCE]}, 1)
-        for parent, alias in ((55, "1.2"), (56, "1.2.3"), (57, "1.2.3.4.dcm")):
+        await store.replace({55: [STUDY], 56: [SERIES], FILES: [INSTANCE]}, 1)
+        for parent, alias in ((55, "1.2"), (56, "1.2.3"), (FILES, "1.2.3.4.dcm")):
             ((shown, node),) = await store.children(parent)
             assert shown != alias
             assert await store.child(parent, alias) == Found(node, is_alias=True)
@@ -141,21 +148,21 @@ async def test_under_the_uid_layout_the_uid_is_the_shown_name(path):
 
 async def test_another_layout_names_what_the_first_one_listed(path):
     with opened(path) as store:
-        await store.replace({55: [STUDY], 56: [SERIES], 57: instances(3)}, 7)
-        described = [await names(store, parent) for parent in (55, 56, 57)]
+        await store.replace({55: [STUDY], 56: [SERIES], FILES: instances(3)}, 7)
+        described = [await names(store, parent) for parent in (55, 56, FILES)]
     with opened(path, Layout.UID) as store:
         assert await names(store, 55) == ["1.2"]
         assert (await store.child(56, "1.2.3")).node.record == SERIES  # looked up before it was listed
-        assert await names(store, 57) == ["1.1.dcm", "1.2.dcm", "1.3.dcm"]
-        assert await store.listed_at(57) == 7
+        assert await names(store, FILES) == ["1.1.dcm", "1.2.dcm", "1.3.dcm"]
+        assert await store.listed_at(FILES) == 7
     with opened(path, Layout.RETRIEVER) as store:
-        assert await store.child(57, "1-1.dcm") is not None
-        assert await store.child(57, "1-001.dcm") is None
-        assert await store.child(57, "1.1.dcm") == Found(
-            (await store.child(57, "1-1.dcm")).node, is_alias=True
+        assert await store.child(FILES, "1-1.dcm") is not None
+        assert await store.child(FILES, "1-001.dcm") is None
+        assert await store.child(FILES, "1.1.dcm") == Found(
+            (await store.child(FILES, "1-1.dcm")).node, is_alias=True
         )
     with opened(path) as store:
-        assert [await names(store, parent) for parent in (55, 56, 57)] == described
+        assert [await names(store, parent) for parent in (55, 56, FILES)] == described
 
 
 async def test_a_listing_that_is_replaced_loses_its_names_under_every_layout(path):
@@ -200,36 +207,74 @@ async def test_nodes_never_listed_are_told_from_those_that_were(path):
         assert [node.record for node in await store.unlisted(55)] == [second]
 
 
-def take_inode(path, inode, parent, record):
-    """Give the inode number to another record, which no archive could: by hand."""
-    with closing(sqlite3.connect(path)) as db, db:
-        row = (inode, parent, int(Kind.INSTANCE), msgspec.msgpack.encode(record))
-        db.execute("INSERT INTO node VALUES (?, ?, ?, ?, ?)", (*row, digest_of(*row)))
+@pytest.mark.parametrize("is_of_this_series", [True, False])
+async def test_two_files_with_one_inode_number_are_refused_and_nothing_changes(
+    path, monkeypatch, is_of_this_series
+):
+    """No archive is known to have such: the numbers are made to be equal."""
+    same = Instance("1.2.3", "1.99", "2019-02-25")
+    other = same if is_of_this_series else Instance("9.9", "9.9.9", "2001-01-01")
+    elsewhere = FILES if is_of_this_series else FILES + 1
 
+    def equal(archive, record):
+        return inode_of(archive, INSTANCE if record == other else record)
 
-@pytest.mark.parametrize("parent", [55, 77])
-async def test_two_keys_with_one_inode_number_are_refused_and_nothing_changes(path, parent):
-    other = Instance("9.9", "9.9.9", "2001-01-01")
+    monkeypatch.setattr("tciafs.catalog.files.inode_of", equal)
     with opened(path) as store:
-        await store.replace({55: instances(2)}, 1)
-        before = await store.children(55)
-        inode = store.inode_of(INSTANCE)
-        take_inode(path, inode, parent, other)
+        await store.replace({elsewhere: [other]}, 1)
+        before = await store.children(elsewhere)
         with pytest.raises(RuntimeError, match="the same inode number"):
-            await store.replace({54: [PATIENT], 55: [*instances(2), INSTANCE]}, 2)
-        assert await store.children(55) == before
-        assert (await store.listed_at(54), await store.listed_at(55)) == (None, 1)
-        assert (await store.node(inode)).record == other
+            await store.replace({54: [PATIENT], FILES: [*instances(2), INSTANCE]}, 2)
+        assert await store.children(elsewhere) == before
+        assert await store.listed_at(54) is None
+        assert await store.listed_at(elsewhere) == 1
+        assert (await store.node(store.inode_of(INSTANCE))).record == other
+
+
+async def test_two_directories_with_one_inode_number_are_refused_and_nothing_changes(path, monkeypatch):
+    monkeypatch.setattr("tciafs.catalog.store.inode_of", lambda archive, record: 4711)
+    with opened(path) as store:
+        await store.replace({55: [STUDY]}, 1)
+        with pytest.raises(RuntimeError, match="the same inode number"):
+            await store.replace({54: [PATIENT], 56: [SERIES]}, 2)
+        assert await store.listed_at(54) is None
+        assert [node.record for _, node in await store.children(55)] == [STUDY]
+
+
+async def test_files_of_two_series_are_never_listed_together(path):
+    with opened(path) as store:
+        with pytest.raises(RuntimeError, match="another series"):
+            await store.replace({FILES: [INSTANCE, Instance("1.2.3", "1.7", "2020-01-01")]}, 1)
+        assert await store.listed_at(FILES) is None
 
 
 async def test_a_series_filed_under_another_patient_takes_its_instances_along(path):
+    moved = inode_of("tcia", Series("C", "P", "1", "1.2.3", submitted=SERIES.submitted))
+    assert moved != FILES
+    for first, second in ((FILES, moved), (moved, FILES)):
+        with opened(path.with_name(f"{first}")) as store:
+            await store.replace({first: [INSTANCE]}, 1)
+            await store.replace({second: [INSTANCE]}, 2)
+            node = await store.node(store.inode_of(INSTANCE))
+            assert node.parent == second
+            for parent in (first, second):
+                ((_, child),) = await store.children(parent)
+                assert (child.inode, child.record) == (node.inode, INSTANCE)
+
+
+async def test_a_file_that_is_listed_no_more_is_known_to_who_has_it_open(path):
+    gone, *stay = instances(3)
     with opened(path) as store:
-        await store.replace({55: [INSTANCE]}, 1)
-        await store.replace({66: [INSTANCE]}, 2)
-        node = await store.node(store.inode_of(INSTANCE))
-        assert node.parent == 66
-        assert [child for _, child in await store.children(55)] == [node]
-        assert [child for _, child in await store.children(66)] == [node]
+        await store.replace({FILES: [gone, *stay]}, 1)
+        for moment in (2, 3):
+            await store.replace({FILES: stay}, moment)
+            node = await store.node(store.inode_of(gone))
+            assert node.record == gone
+            assert await store.name_of(node) is None
+            assert await store.child(FILES, f"{gone.sop_instance_uid}.dcm") is None
+        await store.replace({FILES: [gone, *stay]}, 4)
+        assert len(await names(store, FILES)) == 3
+        assert await store.name_of(node) is not None
 
 
 async def test_a_record_listed_twice_is_one(path):
@@ -248,16 +293,16 @@ async def test_ten_thousand_instances_are_put_and_read_in_a_moment(path):
     with opened(path) as store:
         for moment in (1, 2):  # the second time every row is there already
             start = time.monotonic()
-            await store.replace({55: wanted}, moment)
+            await store.replace({FILES: wanted}, moment)
             assert time.monotonic() - start < 3
         start = time.monotonic()
-        found = await store.children(55)
+        found = await store.children(FILES)
         assert time.monotonic() - start < 1
         assert [node.record for _, node in found] == wanted
         assert found[-1][0] == "1-10000.dcm"
     with opened(path, Layout.UID) as store:
         start = time.monotonic()
-        assert len(await store.children(55)) == 10_000
+        assert len(await store.children(FILES)) == 10_000
         assert time.monotonic() - start < 3
 
 
@@ -276,18 +321,19 @@ def test_a_bit_that_flips_on_disk_is_never_shown_as_news(tmp_path, path):
 
 async def put_listing(path, records):
     with opened(path) as store:
-        await store.replace({55: records}, 1)
+        await store.replace({FILES: records}, 1)
 
 
 async def get_listing(path):
     with opened(path) as store:
         try:
-            if await store.listed_at(55) is None:
+            if await store.listed_at(FILES) is None:
                 return "never listed"
-            listed = await store.children(55)
+            listed = await store.children(FILES)
             for name, node in listed:
-                assert (await store.child(55, name)).node == node
-                assert await store.child(55, f"{node.record.sop_instance_uid}.dcm")
+                assert (await store.child(FILES, name)).node == node
+                assert await store.node(node.inode) == node
+                assert await store.child(FILES, f"{node.record.sop_instance_uid}.dcm")
             return sorted((node.record for _, node in listed), key=sop_uid)
         except Lost:
             return "lost"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import trio
+
 from tciafs.archives.base import ArchiveError, BadAnswer, Failed, Refused, Unsupported
 from tciafs.archives.capabilities import Capabilities
 from tciafs.archives.http import Http
@@ -14,6 +16,7 @@ from tciafs.archives.search import form_of
 from tciafs.archives.wire import SearchAnswer, distinct, instance_of
 from tciafs.model import Instance, Series
 
+_FEW = 500  # rows; more, made to records here, would hold up the kernel's requests
 _FAILURES_BORNE = 32  # finds two bad series of 20,000, or five of a hundred; an outage costs no more
 
 _NULL_POINTER = re.compile(r" request (null|Cannot invoke .*)$")  # as older and newer Javas say it (2.0)
@@ -57,7 +60,10 @@ class DrillDown:
                 if len(keys) > 1:
                     half = len(keys) // 2
                     parts += [keys[half:], keys[:half]]
-        return _by_series(batch, rows, failures[-1] if failures else None)
+        failure = failures[-1] if failures else None
+        if len(rows) < _FEW:
+            return _by_series(batch, rows, failure)
+        return await trio.to_thread.run_sync(_by_series, batch, rows, failure)
 
     async def _get_keys(self, batch: Sequence[Series]) -> list[int]:
         """Return the database keys of the series: what the drill-down asks by (section 4.2)."""

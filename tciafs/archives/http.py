@@ -22,6 +22,7 @@ import trio
 from tciafs import __version__
 from tciafs.archives.authorized import Authorize, Authorized
 from tciafs.archives.base import TRANSFERS, ArchiveError, BadAnswer, Failed, Unavailable, Unsupported
+from tciafs.archives.bodies import send_at_once
 from tciafs.archives.meanings import CONNECT_SECONDS, check_range, decode, error_of, meaning_of
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Http:
             proxy=proxy,
             auth=Authorized(authorize) if authorize else None,
             headers={"User-Agent": USER_AGENT, "Accept": "*/*"},
+            event_hooks={"request": [send_at_once]},
             timeout=httpx.Timeout(_METADATA_SILENCE, connect=CONNECT_SECONDS, pool=None),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
         ) as client:

@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from tciafs.archives.base import BadAnswer, Failed, Refused, Unavailable
+from tciafs.archives.bodies import send_at_once
 from tciafs.archives.http import USER_AGENT
 from tciafs.archives.meanings import CONNECT_SECONDS, decode, error_of, meaning_of, one_line
 
@@ -58,7 +59,10 @@ class TokenEndpoint:
         """Hold the connection to the archive whose services are at `base_url`; nothing is sent yet."""
         timeout = httpx.Timeout(_SECONDS, connect=CONNECT_SECONDS)
         headers = {"User-Agent": USER_AGENT, "Accept": "application/json"}
-        async with httpx.AsyncClient(proxy=proxy, headers=headers, timeout=timeout) as client:
+        hooks = {"request": [send_at_once]}
+        async with httpx.AsyncClient(
+            proxy=proxy, headers=headers, timeout=timeout, event_hooks=hooks
+        ) as client:
             yield cls(base_url, client)
 
     async def exchange(self, account: str, password: str) -> Tokens:

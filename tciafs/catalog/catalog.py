@@ -20,8 +20,8 @@ from tciafs.catalog.difference import Changes, OnChange, Put, pass_over
 from tciafs.catalog.freshness import Age, Freshness
 from tciafs.catalog.lately import Lately
 from tciafs.catalog.questions import Listings, Questions, key_of_question, title_of
-from tciafs.catalog.rows import Node
-from tciafs.catalog.store import Found, Store
+from tciafs.catalog.rows import Found, Node
+from tciafs.catalog.store import Store
 from tciafs.catalog.updates import Updates
 from tciafs.database import Unwritable
 from tciafs.flights import Flight, Flights
@@ -167,12 +167,12 @@ class Catalog:
         return found, age.expires_in
 
     async def _find(self, node: Node, name: str) -> Found | None:
-        """Find a name in memory or on disk; where many of a series are looked up, all are read at once."""
-        if lately := self._lately.find(node, name):
-            return Found(lately, is_alias=False)
-        if self._lately.is_worth_listing(node):
+        """Find a name in memory or on disk; of a series, all names are read at once."""
+        lately = self._lately.find(node, name)
+        if lately is None and self._lately.is_worth_listing(node):
             self._lately.keep_entries(node, await self._store.children(node.inode))
-        return await self._store.child(node.inode, name)
+            lately = self._lately.find(node, name)
+        return Found(lately, is_alias=False) if lately else await self._store.child(node.inode, name)
 
     async def name_of(self, node: Node) -> str | None:
         """Return the name under which the node is shown."""

@@ -13,7 +13,6 @@ from tciafs.model import Series
 _KEPT = 20_000
 _SECONDS = 60.0
 _FEW = 1_000  # entries of a directory that are looked into, or opened, next
-_READ_IN_ONE_LOOKUP = 50  # names, in about the time that one takes
 
 
 class Lately:
@@ -22,7 +21,6 @@ class Lately:
     def __init__(self) -> None:
         self._nodes: TTLCache[int, Node] = TTLCache(_KEPT, _SECONDS)
         self._names: TTLCache[int, dict[str, Node]] = TTLCache(_KEPT, _SECONDS, getsizeof=len)
-        self._lookups: TTLCache[int, int] = TTLCache(_KEPT, _SECONDS)
 
     def node(self, inode: int) -> Node | None:
         """Return what has the inode number."""
@@ -44,11 +42,10 @@ class Lately:
         return self._names.get(directory.inode, {}).get(name)
 
     def is_worth_listing(self, directory: Node) -> bool:
-        """Tell, at a lookup that is not found here, whether to read all names of a series at once."""
-        if not isinstance(directory.record, Series):
-            return False
-        count = self._lookups[directory.inode] = self._lookups.get(directory.inode, 0) + 1
-        return count == 2 + directory.record.image_count // _READ_IN_ONE_LOOKUP
+        """Tell whether to read all names at a lookup: those of the files of a series are one row."""
+        record = directory.record
+        is_small = isinstance(record, Series) and record.image_count <= _KEPT
+        return is_small and directory.inode not in self._names
 
     def forget(self) -> None:
         """Forget all of it."""

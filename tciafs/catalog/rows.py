@@ -15,7 +15,6 @@ from tciafs.database import Damaged, digest_of
 from tciafs.model import (
     ROOT_INODE,
     Collection,
-    Instance,
     Kind,
     Patient,
     Record,
@@ -32,7 +31,6 @@ _TYPES: dict[Kind, type[Record]] = {
     Kind.PATIENT: Patient,
     Kind.STUDY: Study,
     Kind.SERIES: Series,
-    Kind.INSTANCE: Instance,
 }
 _DECODERS = {kind: msgspec.msgpack.Decoder(record) for kind, record in _TYPES.items()}
 _decode_keys = msgspec.msgpack.Decoder(frozenset[tuple[str, ...]]).decode
@@ -47,6 +45,14 @@ class Node:
     parent: int
     kind: Kind
     record: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a name stands for; `is_alias` when it is shown under another name."""
+
+    node: Node
+    is_alias: bool
 
 
 ROOT = Node(ROOT_INODE, ROOT_INODE, Kind.ROOT, None)

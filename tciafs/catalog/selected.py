@@ -18,9 +18,9 @@ from tciafs.catalog.difference import Difference, OnChange, pass_over
 from tciafs.catalog.freshness import Age, Freshness
 from tciafs.catalog.hints import Hints
 from tciafs.catalog.listed import Listed
-from tciafs.catalog.rows import ROOT, Node
+from tciafs.catalog.rows import ROOT, Found, Node
 from tciafs.catalog.searches import Level, Search, Searches, View, view_of
-from tciafs.catalog.store import Found, Store
+from tciafs.catalog.store import Store
 from tciafs.model import Collection, Kind, Patient, Series
 from tciafs.selection import Selection
 

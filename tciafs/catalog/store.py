@@ -1,9 +1,9 @@
-"""The listings on disk: one SQLite row for each directory or file that was ever listed.
+"""The listings on disk: one SQLite row for each directory that was listed, one for all files of a series.
 
-Rows are found by inode number. Names depend on the layout, so they stand in a table of their own,
-made when a layout first looks at a directory. A row outlives the listing that brought it: an open
-file keeps its attributes when its series is replaced. Every row, and the names of a directory as a
-whole, carry a digest: damage on disk is never shown as news from the archive.
+Rows are found by inode number. Names of directories depend on the layout, so they stand in a table of
+their own, made when a layout first looks at a directory (those of files are made of their row). A row
+outlives the listing that brought it. Every row, and the names of a directory as a whole, carry a digest:
+damage on disk is never shown as news from the archive.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,9 +18,12 @@ from cachetools import LRUCache
 
 from tciafs.catalog.difference import Difference, Put
 from tciafs.catalog.expiry import expire_below, expire_outdated
+from tciafs.catalog.files import SCHEMA, Files
 from tciafs.catalog.rows import (
     NODE,
     ROOT,
+    Entries,
+    Found,
     Keys,
     Node,
     digest_of_names,
@@ -34,11 +36,12 @@ from tciafs.catalog.rows import (
     put_nodes,
 )
 from tciafs.database import Damaged, Database, digest_of
-from tciafs.model import ROOT_INODE, Record, inode_number, key_of
+from tciafs.model import ROOT_INODE, Instance, Record, inode_of, is_file
 from tciafs.names import Layout, alias_of, names_of
 
-_VERSION = 3
-_SCHEMA = """
+_VERSION = 4
+_SCHEMA = f"""
+{SCHEMA};
 CREATE TABLE node (
     inode INTEGER PRIMARY KEY, parent INTEGER NOT NULL, kind INTEGER NOT NULL, record BLOB NOT NULL,
     digest BLOB NOT NULL
@@ -85,14 +88,6 @@ LIMIT 3000
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a name stands for; `is_alias` when the directory is shown under another name."""
-
-    node: Node
-    is_alias: bool
-
-
 class Store:
     """The catalog's file, for one archive and one layout."""
 
@@ -100,6 +95,7 @@ class Store:
         self.database = database
         self._archive = archive
         self._layout = layout
+        self._files = Files(archive, layout)
         # Of each directory, the listing that was verified since the mount began.
         self._verified: LRUCache[int, tuple[int, float | None]] = LRUCache(_VERIFIED_KEPT)
 
@@ -119,19 +115,20 @@ class Store:
 
     def inode_of(self, record: Record) -> int:
         """Return the inode number of a record."""
-        return inode_number(self._archive, *key_of(record))
+        return inode_of(self._archive, record)
 
     async def node(self, inode: int) -> Node | None:
         """Return what has the inode number, None when nothing was ever listed with it."""
         if inode == ROOT_INODE:
             return ROOT
-        return await self.database.run(lambda db: node_of(db, inode))
+        get = self._files.node if is_file(inode) else node_of
+        return await self.database.run(lambda db: get(db, inode))
 
     async def listed_at(self, inode: int) -> float | None:
         """Return when the directory was listed (seconds since 1970), None when it never was."""
         return await self.database.run(lambda db: listed_at_of(db, inode))
 
-    async def children(self, parent: int) -> list[tuple[str, Node]]:
+    async def children(self, parent: int) -> Entries:
         """Return the names and nodes of a listed directory, in the order of names."""
         return await self.database.run(lambda db: self._children(db, parent))
 
@@ -198,20 +195,25 @@ class Store:
     ) -> None:
         """Put the listing of one directory, within a transaction; note in `put` what that did."""
         before = self._children(db, parent)
-        inodes = [self.inode_of(record) for record in records]
-        known = put_nodes(db, parent, inodes, records)
-        put.expired += expire_outdated(db, known, zip(inodes, records, strict=True))
-        self._put_names(db, parent, inodes, records)
+        files = [record for record in records if isinstance(record, Instance)]
+        if files:
+            put.is_news |= self._files.put(db, parent, files)
+        else:
+            self._put_directories(db, parent, records, put)
         told = (parent, listed_at, digest_of(parent, float(listed_at)))
         db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", told)
         put.listed[parent] = listed_at
-        put.is_news |= bool(before or known)
         if before:
+            put.is_news = True
             put.changed[parent] = Difference.between(before, self._children(db, parent))
 
-    def _put_names(
-        self, db: sqlite3.Connection, parent: int, inodes: Sequence[int], records: Sequence[Record]
+    def _put_directories(
+        self, db: sqlite3.Connection, parent: int, records: Sequence[Record], put: Put
     ) -> None:
+        inodes = [self.inode_of(record) for record in records]
+        known = put_nodes(db, parent, inodes, records)
+        put.is_news |= bool(known)
+        put.expired += expire_outdated(db, known, zip(inodes, records, strict=True))
         db.execute("DELETE FROM name WHERE parent = ?", (parent,))
         db.execute("DELETE FROM named WHERE parent = ?", (parent,))
         insert_names(db, parent, self._layout, zip(names_of(self._layout, records), inodes, strict=True))
@@ -226,7 +228,9 @@ class Store:
         """Put what a search found in the place of what it found before."""
         await self.database.run(lambda db: put_found(db, question, asked_at, found))
 
-    def _children(self, db: sqlite3.Connection, parent: int) -> list[tuple[str, Node]]:
+    def _children(self, db: sqlite3.Connection, parent: int) -> Entries:
+        if files := self._files.listing(db, parent):
+            return list(files.shown.items())
         self._verify(db, parent)
         query = (
             f"SELECT name, {NODE} FROM name LEFT JOIN node USING (inode)"
@@ -235,6 +239,8 @@ class Store:
         return [(name, node_in(row)) for name, *row in db.execute(query, (parent, self._layout))]
 
     def _child(self, db: sqlite3.Connection, parent: int, name: str) -> Found | None:
+        if files := self._files.listing(db, parent):
+            return files.find(name)
         self._verify(db, parent)
         query = (
             f"SELECT {NODE} FROM name LEFT JOIN node USING (inode)"
@@ -250,6 +256,9 @@ class Store:
         return None
 
     def _name_of(self, db: sqlite3.Connection, node: Node) -> str | None:
+        if is_file(node.inode):
+            files = self._files.listing(db, node.parent)
+            return files.name_of(node.inode) if files else None
         self._verify(db, node.parent)
         query = "SELECT name FROM name WHERE (parent, layout, inode) = (?, ?, ?)"
         row = db.execute(query, (node.parent, self._layout, node.inode)).fetchone()
