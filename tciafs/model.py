@@ -7,7 +7,7 @@ Text fields are as the archive spells them (never safe as file names: see `names
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import IntEnum
@@ -163,15 +163,23 @@ def inode_of(archive: str, record: Record) -> int:
 
     Those of a series and of its files begin alike, so that the series is found by either.
     """
+    if isinstance(record, Instance):
+        return next(inodes_of(archive, [record]))
     number = _hash(archive, *key_of(record))
-    match record:
-        case Series():
-            common = _common(archive, record.series_instance_uid, record.version)
-            return _above_control(common | number % (1 << _IN_SERIES_BITS))
-        case Instance():
-            common = _common(archive, record.series_instance_uid, record.version)
-            return _FILE_BIT | common | number % (1 << _IN_SERIES_BITS)
+    if isinstance(record, Series):
+        common = _common(archive, record.series_instance_uid, record.version)
+        number = common | number % (1 << _IN_SERIES_BITS)
     return _above_control(number)
+
+
+def inodes_of(archive: str, instances: Iterable[Instance]) -> Iterator[int]:
+    """Yield the inode numbers of instances, which are those of one series as a rule."""
+    for each in instances:
+        uid, version = each.series_instance_uid, each.version
+        digest = _begun(archive, "instance", uid).copy()
+        digest.update(f"{each.sop_instance_uid}\0{version}".encode("utf-8", "surrogatepass"))
+        number = int.from_bytes(digest.digest()[:8], "big") % (1 << _IN_SERIES_BITS)
+        yield _FILE_BIT | _common(archive, uid, version) | number
 
 
 def is_file(inode: int) -> bool:
@@ -188,6 +196,11 @@ def series_of(inode: int) -> range:
 @lru_cache(maxsize=1024)
 def _common(archive: str, series_instance_uid: str, version: str) -> int:
     return _hash(archive, series_instance_uid, version) >> _IN_SERIES_BITS << _IN_SERIES_BITS
+
+
+@lru_cache(maxsize=1024)
+def _begun(*key: str) -> hashlib._Hash:
+    return hashlib.sha256("".join(f"{part}\0" for part in key).encode("utf-8", "surrogatepass"))
 
 
 def _hash(archive: str, *key: str) -> int:

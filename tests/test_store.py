@@ -20,6 +20,7 @@ from tciafs.model import (
     Series,
     Study,
     inode_of,
+    inodes_of,
 )
 from tciafs.names import Layout
 
@@ -216,10 +217,10 @@ async def test_two_files_with_one_inode_number_are_refused_and_nothing_changes(
     other = same if is_of_this_series else Instance("9.9", "9.9.9", "2001-01-01")
     elsewhere = FILES if is_of_this_series else FILES + 1
 
-    def equal(archive, record):
-        return inode_of(archive, INSTANCE if record == other else record)
+    def equal(archive, instances):
+        return inodes_of(archive, [INSTANCE if each == other else each for each in instances])
 
-    monkeypatch.setattr("tciafs.catalog.files.inode_of", equal)
+    monkeypatch.setattr("tciafs.catalog.files.inodes_of", equal)
     with opened(path) as store:
         await store.replace({elsewhere: [other]}, 1)
         before = await store.children(elsewhere)

@@ -23,8 +23,10 @@ _SERIES = 1_000  # Tomcat takes no form of more than 10,000 fields; a series is 
 _LEAST_IMAGES = 1_000
 _QUICK_SECONDS, _SLOW_SECONDS = 3.0, 6.0
 _PATIENCE = 5.0  # with a batch that another's look began
+_AHEAD = 2  # batches of a walk that has gone on for long: one is computed while the other comes
 
 Listings = dict[int, Sequence[Record]]
+Others = Sequence[tuple[int, Series]]
 
 
 class Batches:
@@ -46,14 +48,16 @@ class Batches:
         self._put = put
         self._is_wanted = is_wanted
         self._coming: dict[int, Flight[None]] = {}
+        self._choosing = trio.Lock()  # two would choose the same
 
     def note_look(self, node: Node) -> None:
-        """Begin the next batch of a walk when somebody looks at the last one."""
+        """Begin the next batch of a walk when somebody looks at one that came ahead."""
         if not isinstance(node.record, Series):
             return
         walk = self._crawls.walk_through(node.record.collection)
-        if walk and node.inode in walk.brought:
-            self._begin_next(walk, node.record)
+        if walk and (looked := [batch for batch in walk.unlooked if node.inode in batch]):
+            walk.unlooked.remove(looked[0])
+            self._go_on(walk, node.record)
 
     async def has_brought(self, node: Node, is_listed: IsListed) -> bool:
         """Tell whether a batch that is under way for another series brought this one: wait for it a while."""
@@ -67,43 +71,62 @@ class Batches:
     async def bring(self, node: Node, series: Series, flight: Flight[None]) -> None:
         """Ask for the instances of a series, and for those of others that were never listed."""
         walk = self._crawls.walk_through(series.collection)
-        others = await self._others(node, series, walk)
+        if walk:
+            walk.unlooked.clear()  # somebody goes another way
+        async with self._choosing:
+            others = await self._choose(node, series, walk, flight)
+        await self._bring(node, series, others, walk, flight)
+
+    async def _bring(
+        self, node: Node, series: Series, others: Others, walk: Walk | None, flight: Flight[None]
+    ) -> None:
         expected = [node.inode, *(inode for inode, _ in others)]
-        self._coming.update(dict.fromkeys(expected, flight))
         began = trio.current_time()
+        if walk and walk.images == _IMAGES:
+            self._go_on(walk, series)
         try:
             listings = await self._listings(node, series, others)
             if walk:
+                walk.ahead.discard(flight)
                 _note_pace(walk, trio.current_time() - began)
-                walk.brought = frozenset(listings)
-                if flight.is_wanted:
-                    self._begin_next(walk, series)  # whoever waits will go on
+                if not flight.is_wanted:
+                    walk.unlooked.append(frozenset(listings))
+                self._go_on(walk, series)
             await self._put(listings)
         finally:
             for inode in expected:
                 if self._coming.get(inode) is flight:
                     del self._coming[inode]
 
-    def _begin_next(self, walk: Walk, after: Series) -> None:
-        walk.brought = frozenset()
-        patient = Patient(walk.collection, after.patient_id)
-        what = f"the next instances of {walk.collection}"
-        key = "ahead", walk.collection, after.series_instance_uid
-        self._flights.join(key, what, lambda flight: self._go_ahead(walk, patient, flight))
+    def _go_on(self, walk: Walk, after: Series) -> None:
+        """Let another batch come, unless enough have come or are to come that nobody has looked at."""
+        enough = _AHEAD if walk.images == _IMAGES else 1
+        if len(walk.ahead) + len(walk.unlooked) < enough:
+            patient = Patient(walk.collection, after.patient_id)
+            what = f"the next instances of {walk.collection}"
+            flight = self._flights.join(object(), what, lambda flight: self._go_ahead(walk, patient, flight))
+            walk.ahead.add(flight)
 
     async def _go_ahead(self, walk: Walk, patient: Patient, flight: Flight[None]) -> None:
-        for node in await self._near(patient):
-            assert isinstance(node.record, Series)
-            if node.inode not in self._coming and self._is_wanted(node.record):
-                await self.bring(node, node.record, flight)
-                return
+        try:
+            async with self._choosing:
+                for node in await self._near(patient):
+                    assert isinstance(node.record, Series)
+                    if node.inode not in self._coming and self._is_wanted(node.record):
+                        others = await self._choose(node, node.record, walk, flight)
+                        break
+                else:
+                    return
+            await self._bring(node, node.record, others, walk, flight)
+        finally:
+            walk.ahead.discard(flight)
 
     async def _near(self, patient: Patient) -> list[Node]:
         collection = self._store.inode_of(Collection(patient.collection))
         return await self._store.unlisted_near(collection, self._store.inode_of(patient))
 
-    async def _others(self, node: Node, series: Series, walk: Walk | None) -> list[tuple[int, Series]]:
-        """Return the series that come along: of the same study, and on a walk of the next patients."""
+    async def _choose(self, node: Node, series: Series, walk: Walk | None, flight: Flight[None]) -> Others:
+        """Let the flight bring a series and others: of the same study, and on a walk of the next patients."""
         others = await self._store.unlisted(node.parent)
         most = _IMAGES
         if walk:
@@ -120,9 +143,10 @@ class Batches:
                 chosen[other.inode] = other.record
             if len(chosen) == _SERIES - 1:
                 break
+        self._coming.update(dict.fromkeys((node.inode, *chosen), flight))
         return list(chosen.items())
 
-    async def _listings(self, node: Node, series: Series, others: Sequence[tuple[int, Series]]) -> Listings:
+    async def _listings(self, node: Node, series: Series, others: Others) -> Listings:
         """Return the instances of a series, and of others as far as they are complete."""
         answers = await self._archive.get_instances(series, [other for _, other in others])
         wanted = answers[series.series_instance_uid]

@@ -68,7 +68,8 @@ class Walk:
     moved_at: float = -math.inf
     moved: trio.Event = field(default_factory=trio.Event)
     images: int = FIRST_BATCH  # of the next batch
-    brought: frozenset[int] = frozenset()  # the series of the last batch, until one is looked at
+    unlooked: list[frozenset[int]] = field(default_factory=list)  # batches of series, until one is looked at
+    ahead: set[Flight[None]] = field(default_factory=set)  # that bring batches nobody asked for
 
     @property
     def is_asked(self) -> bool:

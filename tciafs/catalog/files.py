@@ -7,14 +7,14 @@ the archive lists it no more.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from tciafs.catalog.rows import Found, Node
 from tciafs.database import Damaged, digest_of
-from tciafs.model import Instance, Kind, inode_of, key_of, series_of
+from tciafs.model import Instance, Kind, inodes_of, key_of, series_of
 from tciafs.names import Layout, alias_of, names_of
 
 SCHEMA = "CREATE TABLE files (series INTEGER PRIMARY KEY, records BLOB NOT NULL, digest BLOB NOT NULL)"
@@ -67,11 +67,11 @@ class Files:
 
         Raise `RuntimeError` where two files have one inode number.
         """
-        rows = self._rows_near(db, self._inode_of(instances[0]))
+        rows = self._rows_near(db, next(inodes_of(self._archive, instances)))
         near = {row[0]: [each for part in _decoded(row) for each in part] for row in rows}
-        known = {self._inode_of(each): each for there in near.values() for each in there}
+        known = dict(self._numbered(each for there in near.values() for each in there))
         listed = self._by_inode(instances, known)
-        gone = [each for each in near.get(series, ()) if self._inode_of(each) not in listed]
+        gone = [each for inode, each in self._numbered(near.get(series, ())) if inode not in listed]
         records = _encoded(list(listed.values()), gone)
         db.execute(_PUT, (series, records, digest_of(series, records)))
         return not known.keys().isdisjoint(listed)
@@ -90,8 +90,7 @@ class Files:
 
     def _by_inode(self, instances: Iterable[Instance], known: Mapping[int, Instance]) -> dict[int, Instance]:
         found: dict[int, Instance] = {}
-        for each in instances:
-            inode = self._inode_of(each)
+        for inode, each in self._numbered(instances):
             there = found.get(inode) or known.get(inode, each)
             if key_of(there) != key_of(each):
                 # It would show one file in the place of another: refused, however unlikely.
@@ -109,13 +108,15 @@ class Files:
         if self._latest and (self._latest.series, self._latest.digest) == (series, digest):
             return self._latest
         listed, before = _decoded(row)
-        nodes = [Node(self._inode_of(each), series, Kind.INSTANCE, each) for each in listed + before]
+        numbered = self._numbered(listed + before)
+        nodes = [Node(inode, series, Kind.INSTANCE, each) for inode, each in numbered]
         shown = zip(names_of(self._layout, listed), nodes, strict=False)
         self._latest = FileListing(series, digest, dict(sorted(shown)), {node.inode: node for node in nodes})
         return self._latest
 
-    def _inode_of(self, instance: Instance) -> int:
-        return inode_of(self._archive, instance)
+    def _numbered(self, instances: Iterable[Instance]) -> Iterator[tuple[int, Instance]]:
+        some = list(instances)
+        return zip(inodes_of(self._archive, some), some, strict=True)
 
 
 def _encoded(listed: Sequence[Instance], before: Sequence[Instance]) -> bytes:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from cachetools import TTLCache
 
-from tciafs.catalog.rows import Node
-from tciafs.model import Series
+from tciafs.catalog.rows import Entries, Node
+from tciafs.model import Kind, Series, is_file, series_of
 
 _KEPT = 20_000
 _SECONDS = 60.0
@@ -20,21 +20,30 @@ class Lately:
 
     def __init__(self) -> None:
         self._nodes: TTLCache[int, Node] = TTLCache(_KEPT, _SECONDS)
+        # By what the inode numbers of a series' files have in common.
+        self._files: TTLCache[range, dict[int, Node]] = TTLCache(_KEPT, _SECONDS, getsizeof=len)
         self._names: TTLCache[int, dict[str, Node]] = TTLCache(_KEPT, _SECONDS, getsizeof=len)
 
     def node(self, inode: int) -> Node | None:
         """Return what has the inode number."""
-        return self._nodes.get(inode)
+        node = self._nodes.get(inode)
+        if node is None and is_file(inode):
+            return self._files.get(series_of(inode), {}).get(inode)
+        return node
 
     def keep(self, node: Node) -> None:
         """Keep a node that was looked up."""
         self._nodes[node.inode] = node
 
-    def keep_entries(self, directory: Node, entries: list[tuple[str, Node]]) -> None:
+    def keep_entries(self, directory: Node, entries: Entries) -> None:
         """Keep the names of a directory that was listed, and what they stand for."""
-        if len(entries) <= _KEPT:
-            self._names[directory.inode] = dict(entries)
-        if len(entries) <= _FEW:
+        if len(entries) > _KEPT:
+            return
+        self._names[directory.inode] = dict(entries)
+        if directory.kind is Kind.SERIES and entries:
+            nodes = {node.inode: node for _, node in entries}
+            self._files[series_of(entries[0][1].inode)] = nodes
+        elif len(entries) <= _FEW:
             self._nodes.update((child.inode, child) for _, child in entries)
 
     def find(self, directory: Node, name: str) -> Node | None:
@@ -50,4 +59,5 @@ class Lately:
     def forget(self) -> None:
         """Forget all of it."""
         self._nodes.clear()
+        self._files.clear()
         self._names.clear()
