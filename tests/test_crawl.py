@@ -12,6 +12,7 @@ import trio
 from tciafs.archives.capabilities import Capabilities
 from tciafs.archives.http import Http
 from tciafs.archives.nbia import NBIA
+from tciafs.catalog import batches, crawl
 from tciafs.catalog.catalog import Catalog
 from tciafs.catalog.crawl import NEVER, Thresholds
 from tciafs.catalog.rows import ROOT
@@ -188,6 +189,40 @@ async def test_a_batch_that_fails_costs_nobody_a_series(tmp_path, archive, singl
     archive.faults(rules=[{"do": "cut", "endpoint": SEARCH, "skip": 3, "times": 3}])
     async with looking(tmp_path, archive) as catalog:
         assert await walk(catalog, await collection_of(catalog)) == single
+
+
+async def test_a_long_walk_has_two_batches_under_way_and_none_far_ahead(
+    tmp_path, archive, single, monkeypatch
+):
+    batch = 12  # series: those of four patients
+    monkeypatch.setattr(batches, "_IMAGES", batch * FILES)
+    monkeypatch.setattr(crawl, "FIRST_BATCH", batch * FILES)
+    archive.faults(rules=[{"do": "delay", "ms": 100, "endpoint": DRILL_DOWN}])
+    under_way, at_once, asked = set(), [], []
+    get = NBIA.get_instances
+
+    async def get_instances(self, wanted, others=()):
+        under_way.add(wanted)
+        at_once.append(len(under_way))
+        asked.append(1 + len(others))
+        try:
+            return await get(self, wanted, others)
+        finally:
+            under_way.discard(wanted)
+
+    monkeypatch.setattr(NBIA, "get_instances", get_instances)
+    async with looking(tmp_path, archive) as catalog:
+        patients = await patients_of(catalog)
+        for patient in patients[:8]:
+            await walk(catalog, patient)
+        with trio.fail_after(5):
+            while len(catalog._flights):  # noqa: ASYNC110 (nothing else tells)
+                await trio.sleep(0.02)
+        assert max(at_once) == 2
+        assert sum(asked) <= 8 * SERIES + 3 * batch
+        assert await walk(catalog, await collection_of(catalog)) == single
+    assert sum(asked) == PATIENTS * SERIES
+    assert max(asked) <= batch
 
 
 @pytest.mark.parametrize(("guess", "before"), [(10, ["getPatient"]), (1, ["getPatient", "getPatientStudy"])])

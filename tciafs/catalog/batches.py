@@ -73,9 +73,14 @@ class Batches:
         walk = self._crawls.walk_through(series.collection)
         if walk:
             walk.unlooked.clear()  # somebody goes another way
-        async with self._choosing:
-            others = await self._choose(node, series, walk, flight)
-        await self._bring(node, series, others, walk, flight)
+            walk.under_way.add(flight)
+        try:
+            async with self._choosing:
+                others = await self._choose(node, series, walk, flight)
+            await self._bring(node, series, others, walk, flight)
+        finally:
+            if walk:
+                walk.under_way.discard(flight)
 
     async def _bring(
         self, node: Node, series: Series, others: Others, walk: Walk | None, flight: Flight[None]
@@ -87,7 +92,7 @@ class Batches:
         try:
             listings = await self._listings(node, series, others)
             if walk:
-                walk.ahead.discard(flight)
+                walk.under_way.discard(flight)
                 _note_pace(walk, trio.current_time() - began)
                 if not flight.is_wanted:
                     walk.unlooked.append(frozenset(listings))
@@ -101,11 +106,11 @@ class Batches:
     def _go_on(self, walk: Walk, after: Series) -> None:
         """Let another batch come, unless enough have come or are to come that nobody has looked at."""
         enough = _AHEAD if walk.images == _IMAGES else 1
-        if len(walk.ahead) + len(walk.unlooked) < enough:
+        if len(walk.under_way) + len(walk.unlooked) < enough:
             patient = Patient(walk.collection, after.patient_id)
             what = f"the next instances of {walk.collection}"
             flight = self._flights.join(object(), what, lambda flight: self._go_ahead(walk, patient, flight))
-            walk.ahead.add(flight)
+            walk.under_way.add(flight)
 
     async def _go_ahead(self, walk: Walk, patient: Patient, flight: Flight[None]) -> None:
         try:
@@ -119,7 +124,7 @@ class Batches:
                     return
             await self._bring(node, node.record, others, walk, flight)
         finally:
-            walk.ahead.discard(flight)
+            walk.under_way.discard(flight)
 
     async def _near(self, patient: Patient) -> list[Node]:
         collection = self._store.inode_of(Collection(patient.collection))

@@ -31,6 +31,7 @@ from tciafs.names import may_exist
 logger = logging.getLogger(__name__)
 
 _TIMES_KEPT = 50_000
+_BELOW = 2_000  # entries that are read at once
 CONFIRMED_SECONDS = 600.0  # for how long a version is fetched without another question
 
 
@@ -145,8 +146,17 @@ class Catalog:
 
     async def entries(self, node: Node) -> list[tuple[str, Node]]:
         """Return the names and nodes of a directory that was listed, in the order of names."""
-        entries = await self._store.children(node.inode)
-        self._lately.keep_entries(node, entries)
+        return await self._entries(node)
+
+    async def _entries(self, node: Node) -> list[tuple[str, Node]]:
+        entries = self._lately.entries(node)
+        if entries is None:
+            # Whoever lists a patient, or a study, goes on below as a rule.
+            most = _BELOW if node.kind in (Kind.PATIENT, Kind.STUDY) else 1
+            for listing in (listings := await self._store.listings(node, most)):
+                self._listed_at[listing.directory.inode] = listing.listed_at
+                self._lately.keep_listing(listing)
+            entries = listings[0].entries if listings else []
         return entries
 
     def shows(self, node: Node) -> bool:
@@ -170,7 +180,7 @@ class Catalog:
         """Find a name in memory or on disk; of a series, all names are read at once."""
         lately = self._lately.find(node, name)
         if lately is None and self._lately.is_worth_listing(node):
-            self._lately.keep_entries(node, await self._store.children(node.inode))
+            await self._entries(node)
             lately = self._lately.find(node, name)
         return Found(lately, is_alias=False) if lately else await self._store.child(node.inode, name)
 

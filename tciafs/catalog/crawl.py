@@ -69,7 +69,7 @@ class Walk:
     moved: trio.Event = field(default_factory=trio.Event)
     images: int = FIRST_BATCH  # of the next batch
     unlooked: list[frozenset[int]] = field(default_factory=list)  # batches of series, until one is looked at
-    ahead: set[Flight[None]] = field(default_factory=set)  # that bring batches nobody asked for
+    under_way: set[Flight[None]] = field(default_factory=set)  # each brings a batch
 
     @property
     def is_asked(self) -> bool:

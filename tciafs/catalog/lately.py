@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cachetools import TTLCache
 
-from tciafs.catalog.rows import Entries, Node
+from tciafs.catalog.rows import Entries, Listing, Node
 from tciafs.model import Kind, Series, is_file, series_of
 
 _KEPT = 20_000
@@ -35,8 +35,9 @@ class Lately:
         """Keep a node that was looked up."""
         self._nodes[node.inode] = node
 
-    def keep_entries(self, directory: Node, entries: Entries) -> None:
-        """Keep the names of a directory that was listed, and what they stand for."""
+    def keep_listing(self, listing: Listing) -> None:
+        """Keep the names of a directory, and what they stand for."""
+        directory, entries = listing.directory, listing.entries
         if len(entries) > _KEPT:
             return
         self._names[directory.inode] = dict(entries)
@@ -45,6 +46,11 @@ class Lately:
             self._files[series_of(entries[0][1].inode)] = nodes
         elif len(entries) <= _FEW:
             self._nodes.update((child.inode, child) for _, child in entries)
+
+    def entries(self, directory: Node) -> Entries | None:
+        """Return the names of a directory and what they stand for, in the order of names."""
+        names = self._names.get(directory.inode)
+        return None if names is None else list(names.items())
 
     def find(self, directory: Node, name: str) -> Node | None:
         """Return what a name stands for."""

@@ -58,6 +58,17 @@ class Found:
 ROOT = Node(ROOT_INODE, ROOT_INODE, Kind.ROOT, None)
 
 Entries = list[tuple[str, Node]]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a directory held when it was listed (seconds since 1970), in the order of names."""
+
+    directory: Node
+    listed_at: float
+    entries: Entries
+
+
 Keys = frozenset[tuple[str, ...]]  # of records, see model.key_of
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,7 @@ from tciafs.catalog.rows import (
     Entries,
     Found,
     Keys,
+    Listing,
     Node,
     digest_of_names,
     found_of,
@@ -132,6 +134,10 @@ class Store:
         """Return the names and nodes of a listed directory, in the order of names."""
         return await self.database.run(lambda db: self._children(db, parent))
 
+    async def listings(self, directory: Node, most: int) -> list[Listing]:
+        """Return the listing of a directory, and of those below it: none more once `most` entries are had."""
+        return await self.database.run(lambda db: self._listings(db, directory, most))
+
     async def child(self, parent: int, name: str) -> Found | None:
         """Return what a name in a listed directory stands for."""
         return await self.database.run(lambda db: self._child(db, parent, name))
@@ -237,6 +243,18 @@ class Store:
             " WHERE name.parent = ? AND layout = ? ORDER BY name"
         )
         return [(name, node_in(row)) for name, *row in db.execute(query, (parent, self._layout))]
+
+    def _listings(self, db: sqlite3.Connection, directory: Node, most: int) -> list[Listing]:
+        found: list[Listing] = []
+        left = deque([directory])
+        while left and most > 0:
+            node = left.popleft()
+            listed_at = listed_at_of(db, node.inode)
+            if listed_at is not None:
+                found.append(Listing(node, listed_at, self._children(db, node.inode)))
+                most -= len(found[-1].entries)
+                left.extend(child for _, child in found[-1].entries if not is_file(child.inode))
+        return found
 
     def _child(self, db: sqlite3.Connection, parent: int, name: str) -> Found | None:
         if files := self._files.listing(db, parent):
