@@ -19,7 +19,8 @@ from tciafs.catalog.difference import Put
 from tciafs.catalog.freshness import Freshness
 from tciafs.catalog.rows import ROOT
 from tciafs.catalog.store import Store
-from tciafs.model import Collection, Instance, Patient, Series, Study
+from tciafs.database import Database
+from tciafs.model import Collection, Instance, Kind, Patient, Series, Study
 from tciafs.names import Layout
 from tests.archive import start_archive
 
@@ -800,25 +801,50 @@ async def test_what_was_looked_at_lately_is_forgotten_when_a_listing_comes(tmp_p
         assert [one is None for one, _ in found] == [True, False]
 
 
-async def test_a_lookup_in_a_series_reads_all_of_its_names_at_once(tmp_path, archive, monkeypatch):
+@pytest.fixture
+def visits(monkeypatch):
+    """Return what is done in the thread of the database, as it is asked for."""
+    visits: list[object] = []
+    run = Database.run
+
+    async def counted(self, work):
+        visits.append(work)
+        return await run(self, work)
+
+    monkeypatch.setattr(Database, "run", counted)
+    return visits
+
+
+async def test_a_lookup_in_a_series_reads_all_of_its_names_at_once(tmp_path, archive, visits):
     async with looking(tmp_path, archive) as catalog:
         series = await largest_series(catalog)
         await listed(catalog, series)
         names = [name for name, _ in await catalog.entries(series)]
         catalog._lately.forget()
-        database, visits = catalog._store.database, []
-        run = database.run
-
-        async def counted(work):
-            visits.append(work)
-            return await run(work)
-
-        monkeypatch.setattr(database, "run", counted)
+        visits.clear()
         for name in names:
             await child(catalog, series, name)
         assert len(visits) == 1
         assert (await catalog.child(series, "nobody.dcm"))[0] is None
         assert len(visits) == 2
+
+
+async def test_who_lists_a_patient_finds_what_is_listed_below_in_memory(tmp_path, archive, visits):
+    async with looking(tmp_path, archive) as catalog:
+        patient = await walk(catalog, "Demo-CT", "PHANTOM-01")
+        tree = await below(catalog, patient)
+        assert {node.kind for node in tree} == {Kind.STUDY, Kind.SERIES, Kind.INSTANCE}
+        catalog._lately.forget()
+        visits.clear()
+        assert await below(catalog, patient) == tree
+        assert len(visits) == 1
+
+
+async def below(catalog, directory):
+    found = []
+    for node in await listed(catalog, directory):
+        found += [node, *(await below(catalog, node) if node.kind < Kind.INSTANCE else [])]
+    return found
 
 
 async def test_a_listing_that_is_expired_while_it_is_looked_at_is_renewed(tmp_path, archive, monkeypatch):

@@ -233,7 +233,7 @@ async def test_two_files_with_one_inode_number_are_refused_and_nothing_changes(
 
 
 async def test_two_directories_with_one_inode_number_are_refused_and_nothing_changes(path, monkeypatch):
-    monkeypatch.setattr("tciafs.catalog.store.inode_of", lambda archive, record: 4711)
+    monkeypatch.setattr("tciafs.catalog.directories.inode_of", lambda archive, record: 4711)
     with opened(path) as store:
         await store.replace({55: [STUDY]}, 1)
         with pytest.raises(RuntimeError, match="the same inode number"):

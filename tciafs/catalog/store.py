@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from cachetools import LRUCache
-
+from tciafs.catalog import directories, files
 from tciafs.catalog.difference import Difference, Put
-from tciafs.catalog.expiry import expire_below, expire_outdated
-from tciafs.catalog.files import SCHEMA, Files
+from tciafs.catalog.directories import Directories
+from tciafs.catalog.expiry import expire_below
+from tciafs.catalog.files import Files
 from tciafs.catalog.rows import (
     NODE,
     ROOT,
@@ -28,37 +28,24 @@ from tciafs.catalog.rows import (
     Keys,
     Listing,
     Node,
-    digest_of_names,
     found_of,
-    insert_names,
     listed_at_of,
     node_in,
     node_of,
     put_found,
-    put_nodes,
 )
-from tciafs.database import Damaged, Database, digest_of
+from tciafs.database import Database, digest_of
 from tciafs.model import ROOT_INODE, Instance, Record, inode_of, is_file
-from tciafs.names import Layout, alias_of, names_of
+from tciafs.names import Layout
 
 _VERSION = 4
 _SCHEMA = f"""
-{SCHEMA};
-CREATE TABLE node (
-    inode INTEGER PRIMARY KEY, parent INTEGER NOT NULL, kind INTEGER NOT NULL, record BLOB NOT NULL,
-    digest BLOB NOT NULL
-);
+{directories.SCHEMA};
+{files.SCHEMA};
 CREATE TABLE listing (inode INTEGER PRIMARY KEY, listed_at REAL NOT NULL, digest BLOB NOT NULL);
 CREATE TABLE confirmed (
     collection INTEGER PRIMARY KEY, since REAL NOT NULL, at REAL NOT NULL, digest BLOB NOT NULL
 );
-CREATE TABLE named (
-    parent INTEGER NOT NULL, layout TEXT NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (parent, layout)
-) WITHOUT ROWID;
-CREATE TABLE name (
-    parent INTEGER NOT NULL, layout TEXT NOT NULL, name TEXT NOT NULL, inode INTEGER NOT NULL,
-    PRIMARY KEY (parent, layout, name)
-) WITHOUT ROWID;
 CREATE TABLE search (
     question TEXT PRIMARY KEY, asked_at REAL NOT NULL, found BLOB NOT NULL, digest BLOB NOT NULL
 );
@@ -66,8 +53,6 @@ CREATE TABLE terms (
     collection INTEGER PRIMARY KEY, asked_at REAL NOT NULL, said BLOB NOT NULL, digest BLOB NOT NULL
 )
 """
-_ALIASES = "alias"  # the layout of the names that are found but not listed
-_VERIFIED_KEPT = 50_000
 _TURN_SECONDS = 0.03  # of one transaction: the database has one thread for all who ask
 _COUNT = """
 SELECT count(*), count(listing.inode) FROM name
@@ -97,9 +82,8 @@ class Store:
         self.database = database
         self._archive = archive
         self._layout = layout
+        self._directories = Directories(database, archive, layout)
         self._files = Files(archive, layout)
-        # Of each directory, the listing that was verified since the mount began.
-        self._verified: LRUCache[int, tuple[int, float | None]] = LRUCache(_VERIFIED_KEPT)
 
     @classmethod
     def open(cls, path: Path, archive: str, layout: Layout) -> Store:
@@ -201,30 +185,17 @@ class Store:
     ) -> None:
         """Put the listing of one directory, within a transaction; note in `put` what that did."""
         before = self._children(db, parent)
-        files = [record for record in records if isinstance(record, Instance)]
-        if files:
-            put.is_news |= self._files.put(db, parent, files)
+        instances = [record for record in records if isinstance(record, Instance)]
+        if instances:
+            put.is_news |= self._files.put(db, parent, instances)
         else:
-            self._put_directories(db, parent, records, put)
+            self._directories.put(db, parent, records, put)
         told = (parent, listed_at, digest_of(parent, float(listed_at)))
         db.execute("INSERT OR REPLACE INTO listing VALUES (?, ?, ?)", told)
         put.listed[parent] = listed_at
         if before:
             put.is_news = True
             put.changed[parent] = Difference.between(before, self._children(db, parent))
-
-    def _put_directories(
-        self, db: sqlite3.Connection, parent: int, records: Sequence[Record], put: Put
-    ) -> None:
-        inodes = [self.inode_of(record) for record in records]
-        known = put_nodes(db, parent, inodes, records)
-        put.is_news |= bool(known)
-        put.expired += expire_outdated(db, known, zip(inodes, records, strict=True))
-        db.execute("DELETE FROM name WHERE parent = ?", (parent,))
-        db.execute("DELETE FROM named WHERE parent = ?", (parent,))
-        insert_names(db, parent, self._layout, zip(names_of(self._layout, records), inodes, strict=True))
-        aliases = zip(map(alias_of, records), inodes, strict=True)
-        insert_names(db, parent, _ALIASES, ((name, inode) for name, inode in aliases if name))
 
     async def found(self, question: str) -> tuple[float, Keys] | None:
         """Return when a search was made (seconds since 1970) and what it found, None when it never was."""
@@ -235,14 +206,18 @@ class Store:
         await self.database.run(lambda db: put_found(db, question, asked_at, found))
 
     def _children(self, db: sqlite3.Connection, parent: int) -> Entries:
-        if files := self._files.listing(db, parent):
-            return list(files.shown.items())
-        self._verify(db, parent)
-        query = (
-            f"SELECT name, {NODE} FROM name LEFT JOIN node USING (inode)"
-            " WHERE name.parent = ? AND layout = ? ORDER BY name"
-        )
-        return [(name, node_in(row)) for name, *row in db.execute(query, (parent, self._layout))]
+        there = self._files.listing(db, parent)
+        return list(there.shown.items()) if there else self._directories.entries(db, parent)
+
+    def _child(self, db: sqlite3.Connection, parent: int, name: str) -> Found | None:
+        there = self._files.listing(db, parent)
+        return there.find(name) if there else self._directories.find(db, parent, name)
+
+    def _name_of(self, db: sqlite3.Connection, node: Node) -> str | None:
+        if not is_file(node.inode):
+            return self._directories.name_of(db, node)
+        there = self._files.listing(db, node.parent)
+        return there.name_of(node.inode) if there else None
 
     def _listings(self, db: sqlite3.Connection, directory: Node, most: int) -> list[Listing]:
         found: list[Listing] = []
@@ -255,56 +230,6 @@ class Store:
                 most -= len(found[-1].entries)
                 left.extend(child for _, child in found[-1].entries if not is_file(child.inode))
         return found
-
-    def _child(self, db: sqlite3.Connection, parent: int, name: str) -> Found | None:
-        if files := self._files.listing(db, parent):
-            return files.find(name)
-        self._verify(db, parent)
-        query = (
-            f"SELECT {NODE} FROM name LEFT JOIN node USING (inode)"
-            " WHERE (name.parent, layout, name) = (?, ?, ?)"
-        )
-        scan = "SELECT 1 FROM name WHERE parent = ? AND layout = ? AND +name = ?"
-        for layout in (self._layout, _ALIASES):
-            row = db.execute(query, (parent, layout, name)).fetchone()
-            if row:
-                return Found(node_in(row), is_alias=layout == _ALIASES)
-            if db.execute(scan, (parent, layout, name)).fetchone():
-                raise Damaged(f"a name of directory {parent} is not found where it belongs")
-        return None
-
-    def _name_of(self, db: sqlite3.Connection, node: Node) -> str | None:
-        if is_file(node.inode):
-            files = self._files.listing(db, node.parent)
-            return files.name_of(node.inode) if files else None
-        self._verify(db, node.parent)
-        query = "SELECT name FROM name WHERE (parent, layout, inode) = (?, ?, ?)"
-        row = db.execute(query, (node.parent, self._layout, node.inode)).fetchone()
-        return row[0] if row else None
-
-    def _verify(self, db: sqlite3.Connection, parent: int) -> None:
-        """Verify the names of a listed directory, once a mount, and name what another layout listed."""
-        listing = self.generation, listed_at_of(db, parent)  # another mount may have put a new one
-        if listing[1] is None or self._verified.get(parent) == listing:
-            return
-        query = "SELECT layout, digest FROM named WHERE parent = ?"
-        named = dict(db.execute(query, (parent,)).fetchall())
-        for layout, digest in named.items():
-            if digest != digest_of_names(db, parent, layout):
-                raise Damaged(f"the names of directory {parent} are not those that were written")
-        if _ALIASES not in named:
-            raise Damaged(f"directory {parent} was listed, and has no names")
-        if self._layout not in named:
-            self._name_anew(db, parent)
-        self._verified[parent] = listing
-
-    def _name_anew(self, db: sqlite3.Connection, parent: int) -> None:
-        query = f"SELECT DISTINCT {NODE} FROM name LEFT JOIN node USING (inode) WHERE name.parent = ?"
-        found = [
-            (node.inode, node.record) for node in map(node_in, db.execute(query, (parent,))) if node.record
-        ]
-        names = names_of(self._layout, [record for _, record in found])
-        insert_names(db, parent, self._layout, zip(names, (inode for inode, _ in found), strict=True))
 
     def _replace_some(
         self,
