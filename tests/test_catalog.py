@@ -820,7 +820,7 @@ async def test_a_lookup_in_a_series_reads_all_of_its_names_at_once(tmp_path, arc
         series = await largest_series(catalog)
         await listed(catalog, series)
         names = [name for name, _ in await catalog.entries(series)]
-        catalog._lately.forget()
+        catalog._lately._forget_names()
         visits.clear()
         for name in names:
             await child(catalog, series, name)
@@ -834,7 +834,7 @@ async def test_who_lists_a_patient_finds_what_is_listed_below_in_memory(tmp_path
         patient = await walk(catalog, "Demo-CT", "PHANTOM-01")
         tree = await below(catalog, patient)
         assert {node.kind for node in tree} == {Kind.STUDY, Kind.SERIES, Kind.INSTANCE}
-        catalog._lately.forget()
+        catalog._lately._forget_names()
         visits.clear()
         assert await below(catalog, patient) == tree
         assert len(visits) == 1

@@ -11,7 +11,6 @@ import time
 from contextlib import suppress
 
 import trio
-from cachetools import LRUCache
 
 from tciafs.archives.base import Archive, ArchiveError, BadAnswer, Failed
 from tciafs.catalog.batches import Batches
@@ -30,7 +29,6 @@ from tciafs.names import may_exist
 
 logger = logging.getLogger(__name__)
 
-_TIMES_KEPT = 50_000
 _BELOW = 2_000  # entries that are read at once
 CONFIRMED_SECONDS = 600.0  # for how long a version is fetched without another question
 
@@ -69,7 +67,6 @@ class Catalog:
             self._note_put,
         )
         self._generation = store.generation
-        self._listed_at: LRUCache[int, float] = LRUCache(_TIMES_KEPT)
         self._lately = Lately()
         self._no_renewal_before: dict[int, float] = {}
 
@@ -79,9 +76,9 @@ class Catalog:
 
     async def node(self, inode: int) -> Node | None:
         """Return what has the inode number; where it was asked for lately, without a look at the disk."""
-        node = self._lately.node(inode)
+        node, reading = self._lately.node(inode), self._lately.reading
         if node is None and (node := await self._store.node(inode)):
-            self._lately.keep(node)
+            self._lately.keep(node, reading)
         return node
 
     async def age(self, node: Node) -> Age:
@@ -106,7 +103,7 @@ class Catalog:
             expires_in = self._expires_in(node, await self._held_at(node, listed_at))
         is_paused = self._no_renewal_before.get(node.inode, 0.0) >= time.time()
         # Nobody may have renewed it meanwhile; but it may have been expired.
-        is_the_same = self._listed_at.get(node.inode, listed_at) == listed_at
+        is_the_same = self._lately.listed_at(node.inode) in (None, listed_at)
         if expires_in < 0 and not is_paused and is_the_same:
             await self._renew_behind(node)
         return Age(listed_at, expires_in)
@@ -139,8 +136,8 @@ class Catalog:
     async def expire_below(self, node: Node) -> int:
         """Let every listing below a directory be renewed at its next look; return how many there are."""
         below = await self._store.expire_below(node.inode)
+        self._lately.note_expired(below)
         for inode in below:
-            self._listed_at.pop(inode, None)
             self._no_renewal_before.pop(inode, None)
         return len(below)
 
@@ -149,13 +146,13 @@ class Catalog:
         return await self._entries(node)
 
     async def _entries(self, node: Node) -> list[tuple[str, Node]]:
-        entries = self._lately.entries(node)
+        entries, reading = self._lately.entries(node), self._lately.reading
         if entries is None:
             # Whoever lists a patient, or a study, goes on below as a rule.
             most = _BELOW if node.kind in (Kind.PATIENT, Kind.STUDY) else 1
-            for listing in (listings := await self._store.listings(node, most)):
-                self._listed_at[listing.directory.inode] = listing.listed_at
-                self._lately.keep_listing(listing)
+            listings = await self._store.listings(node, most)
+            for listing in listings:
+                self._lately.keep_listing(listing, reading)
             entries = listings[0].entries if listings else []
         return entries
 
@@ -171,9 +168,10 @@ class Catalog:
         if not may_exist(Kind(node.kind + 1), name):
             return None, self._freshness.ttl(node.kind)
         age = await self.age(node)
+        reading = self._lately.reading
         found = await self._find(node, name)
         if found:
-            self._lately.keep(found.node)
+            self._lately.keep(found.node, reading)
         return found, age.expires_in
 
     async def _find(self, node: Node, name: str) -> Found | None:
@@ -225,11 +223,10 @@ class Catalog:
     async def _when_listed(self, node: Node) -> float | None:
         if self._generation != self._store.generation:
             self._generation = self._store.generation
-            self._listed_at.clear()
             self._lately.forget()
-        listed_at = self._listed_at.get(node.inode) or await self._store.listed_at(node.inode)
-        if listed_at is not None:
-            self._listed_at[node.inode] = listed_at
+        listed_at, reading = self._lately.listed_at(node.inode), self._lately.reading
+        if not listed_at and (listed_at := await self._store.listed_at(node.inode)) is not None:
+            self._lately.keep_listed_at(node.inode, listed_at, reading)
         return listed_at
 
     async def _comes_with_others(self, node: Node) -> bool:
@@ -270,7 +267,7 @@ class Catalog:
         self._crawls.note_request(node)
         if self._updates.begin(node) or self._crawls.is_asked_in_whole(node):
             return
-        if isinstance(node.record, Series) and self._is_trusted(self._listed_at.get(node.inode, 0.0)):
+        if isinstance(node.record, Series) and self._is_trusted(self._lately.listed_at(node.inode) or 0.0):
             # Its study's listing tells with one request of all series which have changed, perhaps by now.
             study = await self.node(node.parent)
             told_at = await self._when_listed(study) if study else None
@@ -309,11 +306,7 @@ class Catalog:
         self._note_put(await self._store.replace(listings, time.time()))
 
     def _note_put(self, put: Put) -> None:
-        self._listed_at.update(put.listed)
-        for inode in put.expired:
-            self._listed_at.pop(inode, None)
-        if put.is_news:
-            self._lately.forget()  # a listing may bring other sizes for the same files
+        self._lately.note_put(put)
         for inode, difference in put.changed.items():
             self.changes.tell(inode, difference)
 
