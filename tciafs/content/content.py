@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
-from cachetools import LRUCache, TTLCache
+from cachetools import LRUCache
 
 from tciafs.archives.base import SERVER_BYTES_PER_SECOND, TRANSFERS, Archive
 from tciafs.content.ahead.readahead import Readahead, Siblings
@@ -18,14 +18,14 @@ from tciafs.content.blocks import block_count
 from tciafs.content.fetch import Fetch
 from tciafs.content.handle import ArrivingHandle, Handle, Pending, RangedHandle, WholeHandle
 from tciafs.content.index import Stored, object_key
+from tciafs.content.known import Known
 from tciafs.content.place import Held, Place
 from tciafs.content.ranges import Notes, Ranges
 from tciafs.flights import Flight, Flights
 from tciafs.model import Instance
 
 WHOLE_BYTES = 16 << 20  # up to here an open waits for the whole object
-_KNOWN_KEPT = 200_000
-_SERIES_KEPT, _SERIES_SECONDS = 10_000, 60.0  # other mounts fetch objects, too
+_PENDING_KEPT = 200_000
 _RETRY_POLL_SECONDS = 0.1
 
 Confirm = Callable[[], Awaitable[object]]
@@ -74,10 +74,8 @@ class Content:
         self._slots = trio.CapacityLimiter(TRANSFERS)
         self._readahead = Readahead(archive, place, self._slots, nursery, self._begin) if ahead else None
         self._arrivals: dict[str, Arrival] = {}
-        self._stored: LRUCache[str, Stored] = LRUCache(_KNOWN_KEPT)
-        # Series of which all that is known is in `_stored`.
-        self._in_memory: TTLCache[str, None] = TTLCache(_SERIES_KEPT, _SERIES_SECONDS)
-        self._pending: LRUCache[str, Pending] = LRUCache(_KNOWN_KEPT)
+        self._known = Known(place.index)
+        self._pending: LRUCache[str, Pending] = LRUCache(_PENDING_KEPT)
         # Objects of which the kernel may still keep pages that are not true.
         self._withdrawn: set[str] = set()
         self._used: dict[str, float] = {}
@@ -99,28 +97,11 @@ class Content:
 
     async def of_series(self, series_instance_uid: str) -> dict[str, Stored]:
         """Return what is known of the objects of a series, by `object_key`."""
-        known = await self.place.index.of_series(series_instance_uid)
-        for key, stored in known.items():  # who lists a series opens its files next
-            self._stored.setdefault(key, stored)
-        self._in_memory[series_instance_uid] = None
-        return known
+        return await self._known.of_series(series_instance_uid)
 
     async def get(self, instance: Instance) -> Stored | None:
         """Return what is known of an object, from memory where its series was looked at lately."""
-        key = object_key(instance)
-        if key not in self._stored and instance.series_instance_uid not in self._in_memory:
-            await self.of_series(instance.series_instance_uid)
-        return self._stored.get(key)
-
-    async def _known(self, key: str) -> Stored | None:
-        known = self._stored.get(key) or await self.place.index.get(key)
-        if known is not None:
-            self._stored.setdefault(key, known)
-        return known
-
-    def _forget(self, instance: Instance) -> None:
-        self._stored.pop(object_key(instance), None)
-        self._in_memory.pop(instance.series_instance_uid, None)
+        return await self._known.of(instance)
 
     async def totals(self) -> tuple[int, int]:
         """Return the number of this archive's objects on disk and the sum of their bytes."""
@@ -171,18 +152,18 @@ class Content:
             raise
 
     async def _open_cached(self, key: str, instance: Instance, confirm: Confirm) -> WholeHandle | None:
-        known = await self._known(key)
+        known = await self._known.find(key)
         if known is None or not known.on_disk:
             return None
         fd = self.place.cache.open(key, known.size)
         if fd is None:  # evicted by another mount, or removed by hand
-            self._forget(instance)
+            self._known.forget(instance)
             await self.place.index.note_gone([key])
             return None
         return await self._opened(fd, known, instance, confirm)
 
     async def _opened(self, fd: int, stored: Stored, instance: Instance, confirm: Confirm) -> WholeHandle:
-        self._stored[stored.key] = stored
+        self._known.note(stored)
         self._used[stored.key] = time.time()
         handle = WholeHandle(
             fd,
@@ -226,7 +207,7 @@ class Content:
         self.counts.bytes += count
 
     def _note_completed(self, stored: Stored) -> None:
-        self._stored[stored.key] = stored
+        self._known.note(stored)
         self.counts.completed += 1
 
     def _note_withdrawn(self, key: str) -> None:
@@ -262,7 +243,7 @@ class Content:
     def _begin(self, instance: Instance, way: Way) -> bool:
         """Begin to fetch an object ahead; tell whether nobody else does."""
         key = object_key(instance)
-        known = self._stored.get(key)
+        known = self._known.in_memory(key)
         if key in self._flights or self._flights.is_closed or (known and known.on_disk):
             return False
         what = f"image {instance.sop_instance_uid} of series {instance.series_instance_uid}"
@@ -304,7 +285,7 @@ class Content:
             self._arrivals.pop(key, None)
             if fetch.was_withdrawn:
                 self._withdrawn.add(key)
-        self._stored[key] = held.stored
+        self._known.note(held.stored)
         if held.is_verified:
             self.counts.completed += 1
             self._pending[key] = set()
@@ -321,7 +302,7 @@ class Content:
         if self.place.cache.holds(key, damaged):
             await self.place.index.note_gone([key])
             self.place.cache.set_aside(key, "its bytes are not those that were verified", damaged)
-        self._forget(instance)
+        self._known.forget(instance)
         self._withdrawn.add(key)
         await confirm()
         fd, stored = await self._taken(self._flight(key, instance), self._patience.deadline)
