@@ -10,7 +10,7 @@ from typing import Protocol
 import trio
 
 from tciafs.content.arrival import Arrival
-from tciafs.content.blocks import BLOCK_BYTES, blocks_of, is_whole
+from tciafs.content.blocks import BLOCK_BYTES, blocks_of, is_whole, span_of
 from tciafs.content.index import Stored
 from tciafs.content.ranges import Ranged
 
@@ -83,14 +83,8 @@ class WholeHandle:
             await self._replace()
 
     async def _is_whole(self, number: int) -> bool:
-        def check() -> bool:
-            try:
-                block = os.pread(self._fds[-1], BLOCK_BYTES, number * BLOCK_BYTES)
-            except OSError:  # a bad sector is damage like any other
-                return False
-            return is_whole(block, number, self._stored.digests)
-
-        return await trio.to_thread.run_sync(check, limiter=self._disk)
+        fd, stored = self._fds[-1], self._stored
+        return await trio.to_thread.run_sync(is_whole_in, fd, stored, number, limiter=self._disk)
 
     async def _replace(self) -> None:
         if len(self._fds) > 1:
@@ -191,6 +185,17 @@ class RangedHandle:
 
     def close(self) -> None:
         """Leave the object to those who still read it."""
+
+
+def is_whole_in(fd: int, stored: Stored, number: int) -> bool:
+    """Tell whether a file has the bytes of an object's block that were once verified."""
+    span = span_of(number, stored.size)
+    try:
+        # No more than there is: room for a whole block, to be given back, takes longer than the rest of this.
+        block = os.pread(fd, len(span), span.start)
+    except OSError:  # a bad sector is damage like any other
+        return False
+    return is_whole(block, number, stored.digests)
 
 
 def _read_cached(fd: int, offset: int, size: int) -> memoryview:
