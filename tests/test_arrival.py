@@ -13,8 +13,8 @@ import trio
 from tciafs.archives.base import ArchiveError, Failed, Overdue, Refused, Unavailable
 from tciafs.content.blocks import BLOCK_BYTES
 from tciafs.content.cache import Cache, claim
-from tciafs.content.content import Content, Patience
-from tciafs.content.handle import ArrivingHandle, WholeHandle
+from tciafs.content.content import Content
+from tciafs.content.handle import ArrivingHandle, Patience, WholeHandle
 from tciafs.content.index import Index
 from tciafs.content.limits import INDEX_NAME, Limits
 from tciafs.content.place import Place

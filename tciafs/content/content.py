@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
@@ -16,7 +14,16 @@ from tciafs.content.ahead.series import Way
 from tciafs.content.arrival import Arrival
 from tciafs.content.blocks import block_count
 from tciafs.content.fetch import Fetch
-from tciafs.content.handle import ArrivingHandle, Handle, Pending, RangedHandle, WholeHandle
+from tciafs.content.handle import (
+    WHOLE_BYTES,
+    ArrivingHandle,
+    Confirm,
+    Handle,
+    Patience,
+    Pending,
+    RangedHandle,
+    WholeHandle,
+)
 from tciafs.content.index import Stored, object_key
 from tciafs.content.known import Known
 from tciafs.content.place import Held, Place
@@ -24,20 +31,8 @@ from tciafs.content.ranges import Notes, Ranges
 from tciafs.flights import Flight, Flights
 from tciafs.model import Instance
 
-WHOLE_BYTES = 16 << 20  # up to here an open waits for the whole object
 _PENDING_KEPT = 200_000
 _RETRY_POLL_SECONDS = 0.1
-
-Confirm = Callable[[], Awaitable[object]]
-"""Raise where an object may not be fetched, since the archive has another version by now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a reader waits for bytes: `deadline` seconds without progress, `limit` seconds in all."""
-
-    deadline: float = 30.0
-    limit: float = math.inf
 
 
 @dataclass(slots=True)
@@ -67,15 +62,15 @@ class Content:
         """Serve what is in `place`; `ahead` brings what readers in order will open next."""
         self.counts = Counts()
         self.place = place
+        self.known = Known(place.index)
         self._archive = archive
         self._patience = patience or Patience()
         self._verify_md5 = verify_md5
         self._flights: Flights[Held] = Flights(nursery, run_on_unbegun=False)
         self._slots = trio.CapacityLimiter(TRANSFERS)
         self._readahead = Readahead(archive, place, self._slots, nursery, self._begin) if ahead else None
-        self._arrivals: dict[str, Arrival] = {}
-        self._known = Known(place.index)
         self._pending: LRUCache[str, Pending] = LRUCache(_PENDING_KEPT)
+        self._arrivals: dict[str, Arrival] = {}
         # Objects of which the kernel may still keep pages that are not true.
         self._withdrawn: set[str] = set()
         self._used: dict[str, float] = {}
@@ -94,14 +89,6 @@ class Content:
             self._readahead.close()
         self._flights.close()
         self._ranges.close()
-
-    async def of_series(self, series_instance_uid: str) -> dict[str, Stored]:
-        """Return what is known of the objects of a series, by `object_key`."""
-        return await self._known.of_series(series_instance_uid)
-
-    async def get(self, instance: Instance) -> Stored | None:
-        """Return what is known of an object, from memory where its series was looked at lately."""
-        return await self._known.of(instance)
 
     async def totals(self) -> tuple[int, int]:
         """Return the number of this archive's objects on disk and the sum of their bytes."""
@@ -152,24 +139,22 @@ class Content:
             raise
 
     async def _open_cached(self, key: str, instance: Instance, confirm: Confirm) -> WholeHandle | None:
-        known = await self._known.find(key)
+        known = await self.known.find(key)
         if known is None or not known.on_disk:
             return None
         fd = self.place.cache.open(key, known.size)
         if fd is None:  # evicted by another mount, or removed by hand
-            self._known.forget(instance)
+            self.known.forget(instance)
             await self.place.index.note_gone([key])
             return None
         return await self._opened(fd, known, instance, confirm)
 
     async def _opened(self, fd: int, stored: Stored, instance: Instance, confirm: Confirm) -> WholeHandle:
-        self._known.note(stored)
+        self.known.note(stored)
         self._used[stored.key] = time.time()
+        pending = self._pending_of(stored)
         handle = WholeHandle(
-            fd,
-            stored,
-            self._pending_of(stored),
-            lambda damaged: self._repaired(damaged, stored.key, instance, confirm),
+            fd, stored, pending, lambda damaged: self._repaired(damaged, stored.key, instance, confirm)
         )
         if stored.size <= WHOLE_BYTES:
             try:
@@ -201,13 +186,13 @@ class Content:
         await self.note_used()
         self._used[key] = time.time()
         ranged = await self._ranges.open(instance)
-        return RangedHandle(ranged, self._patience.deadline, self._patience.limit, confirm)
+        return RangedHandle(ranged, self._patience, confirm)
 
     def _note_came(self, count: int) -> None:
         self.counts.bytes += count
 
     def _note_completed(self, stored: Stored) -> None:
-        self._known.note(stored)
+        self.known.note(stored)
         self.counts.completed += 1
 
     def _note_withdrawn(self, key: str) -> None:
@@ -243,7 +228,7 @@ class Content:
     def _begin(self, instance: Instance, way: Way) -> bool:
         """Begin to fetch an object ahead; tell whether nobody else does."""
         key = object_key(instance)
-        known = self._known.in_memory(key)
+        known = self.known.in_memory(key)
         if key in self._flights or self._flights.is_closed or (known and known.on_disk):
             return False
         what = f"image {instance.sop_instance_uid} of series {instance.series_instance_uid}"
@@ -285,7 +270,7 @@ class Content:
             self._arrivals.pop(key, None)
             if fetch.was_withdrawn:
                 self._withdrawn.add(key)
-        self._known.note(held.stored)
+        self.known.note(held.stored)
         if held.is_verified:
             self.counts.completed += 1
             self._pending[key] = set()
@@ -302,7 +287,7 @@ class Content:
         if self.place.cache.holds(key, damaged):
             await self.place.index.note_gone([key])
             self.place.cache.set_aside(key, "its bytes are not those that were verified", damaged)
-        self._known.forget(instance)
+        self.known.forget(instance)
         self._withdrawn.add(key)
         await confirm()
         fd, stored = await self._taken(self._flight(key, instance), self._patience.deadline)

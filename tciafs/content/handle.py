@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
@@ -14,6 +16,7 @@ from tciafs.content.blocks import BLOCK_BYTES, blocks_of, is_whole, span_of
 from tciafs.content.index import Stored
 from tciafs.content.ranges import Ranged
 
+WHOLE_BYTES = 16 << 20  # up to here an open waits for the whole object
 _DISK_THREADS = 16
 _NEAR_BYTES = 1 << 20
 _AHEAD_BYTES = 3 * BLOCK_BYTES
@@ -21,8 +24,19 @@ _AHEAD_BYTES = 3 * BLOCK_BYTES
 Pending = set[int]
 """The blocks of an object that were not yet verified in this mount, shared by all who have it open."""
 
+Confirm = Callable[[], Awaitable[object]]
+"""Raise where an object may not be fetched, since the archive has another version by now."""
+
 Repair = Callable[[int], Awaitable[tuple[int, Stored, Pending]]]
 """Bring the object of a damaged file anew: a file descriptor of one's own, and what is known of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a reader waits for bytes: `deadline` seconds without progress, `limit` seconds in all."""
+
+    deadline: float = 30.0
+    limit: float = math.inf
 
 
 class Handle(Protocol):
@@ -127,14 +141,10 @@ class RangedHandle:
 
     keep_cache = False
 
-    def __init__(
-        self, ranged: Ranged, patience: float, limit: float, confirm: Callable[[], Awaitable[object]]
-    ) -> None:
-        """Wait `patience` seconds without progress and `limit` in all; `confirm` may refuse a fetch."""
+    def __init__(self, ranged: Ranged, patience: Patience, confirm: Confirm) -> None:
         self.size = ranged.size
         self._ranged = ranged
         self._patience = patience
-        self._limit = limit
         self._confirm = confirm
         self._failure: Exception | None = None
         self._run = range(0)  # what was read in one go
@@ -160,10 +170,10 @@ class RangedHandle:
         if lacking:
             await self._confirm()
             for flight in [self._ranged.fetch(number) for number in lacking]:
-                await flight.result(self._patience, self._limit)
+                await flight.result(self._patience.deadline, self._patience.limit)
         verification = self._ranged.verification()
         if verification is not None:
-            await verification.result(self._patience, self._limit)
+            await verification.result(self._patience.deadline, self._patience.limit)
 
     def _note_run(self, offset: int, size: int) -> None:
         """Join a read to those before it: the kernel sends several at once, not always in order."""

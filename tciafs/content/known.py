@@ -28,7 +28,7 @@ class Known:
         self._in_memory[series_instance_uid] = None
         return known
 
-    async def of(self, instance: Instance) -> Stored | None:
+    async def get(self, instance: Instance) -> Stored | None:
         """Return what is known of an object, from memory where its series was looked at lately."""
         key = object_key(instance)
         if key not in self._stored and instance.series_instance_uid not in self._in_memory:
