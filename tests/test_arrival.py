@@ -85,6 +85,7 @@ async def mounted(
     account="scripted/public",
     patience=None,
     verify_md5=True,
+    ahead=False,
 ):
     """Wire the content of an account as a mount does."""
     claim(directory)
@@ -95,7 +96,7 @@ async def mounted(
     ):
         async with trio.open_nursery() as nursery:
             place = Place(Cache(directory / account), index, limits)
-            yield Content(archive, place, nursery, patience=patience, verify_md5=verify_md5)
+            yield Content(archive, place, nursery, patience=patience, verify_md5=verify_md5, ahead=ahead)
             nursery.cancel_scope.cancel()
 
 

@@ -6,13 +6,12 @@ import time
 from dataclasses import dataclass
 
 import trio
-from cachetools import LRUCache
 
 from tciafs.archives.base import SERVER_BYTES_PER_SECOND, TRANSFERS, Archive
+from tciafs.content.ahead.check import CheckAhead
 from tciafs.content.ahead.readahead import Readahead, Siblings
 from tciafs.content.ahead.series import Way
 from tciafs.content.arrival import Arrival
-from tciafs.content.blocks import block_count
 from tciafs.content.fetch import Fetch
 from tciafs.content.handle import (
     WHOLE_BYTES,
@@ -28,10 +27,10 @@ from tciafs.content.index import Stored, object_key
 from tciafs.content.known import Known
 from tciafs.content.place import Held, Place
 from tciafs.content.ranges import Notes, Ranges
+from tciafs.content.verified import Verified
 from tciafs.flights import Flight, Flights
 from tciafs.model import Instance
 
-_PENDING_KEPT = 200_000
 _RETRY_POLL_SECONDS = 0.1
 
 
@@ -69,7 +68,8 @@ class Content:
         self._flights: Flights[Held] = Flights(nursery, run_on_unbegun=False)
         self._slots = trio.CapacityLimiter(TRANSFERS)
         self._readahead = Readahead(archive, place, self._slots, nursery, self._begin) if ahead else None
-        self._pending: LRUCache[str, Pending] = LRUCache(_PENDING_KEPT)
+        self._verified = Verified(place.cache, self.known)
+        self._check_ahead = CheckAhead(nursery, self._verified.verify_ahead) if ahead else None
         self._arrivals: dict[str, Arrival] = {}
         # Objects of which the kernel may still keep pages that are not true.
         self._withdrawn: set[str] = set()
@@ -87,6 +87,8 @@ class Content:
         """Give up every fetch under way."""
         if self._readahead:
             self._readahead.close()
+        if self._check_ahead:
+            self._check_ahead.close()
         self._flights.close()
         self._ranges.close()
 
@@ -113,7 +115,7 @@ class Content:
         before anything is fetched.
         """
         key = object_key(instance)
-        handle: Handle | None = await self._open_cached(key, instance, confirm)
+        handle: Handle | None = await self._open_cached(key, instance, confirm, siblings)
         if handle is None:
             await confirm()
         if self._readahead and siblings:
@@ -138,7 +140,9 @@ class Content:
                 handle.close()
             raise
 
-    async def _open_cached(self, key: str, instance: Instance, confirm: Confirm) -> WholeHandle | None:
+    async def _open_cached(
+        self, key: str, instance: Instance, confirm: Confirm, siblings: Siblings | None
+    ) -> WholeHandle | None:
         known = await self.known.find(key)
         if known is None or not known.on_disk:
             return None
@@ -147,27 +151,25 @@ class Content:
             self.known.forget(instance)
             await self.place.index.note_gone([key])
             return None
+        if self._check_ahead and siblings and known.size <= WHOLE_BYTES:
+            self._check_ahead.note_open(instance, bool(self._verified.pending_of(known)), siblings)
         return await self._opened(fd, known, instance, confirm)
 
     async def _opened(self, fd: int, stored: Stored, instance: Instance, confirm: Confirm) -> WholeHandle:
         self.known.note(stored)
         self._used[stored.key] = time.time()
-        pending = self._pending_of(stored)
+        pending = self._verified.pending_of(stored)
         handle = WholeHandle(
             fd, stored, pending, lambda damaged: self._repaired(damaged, stored.key, instance, confirm)
         )
         if stored.size <= WHOLE_BYTES:
             try:
+                await self._verified.verify(fd, stored, pending)
                 await handle.verify(0, stored.size)
             except BaseException:
                 handle.close()
                 raise
         return handle
-
-    def _pending_of(self, stored: Stored) -> Pending:
-        if stored.key not in self._pending:
-            self._pending[stored.key] = set(range(block_count(stored.size)))
-        return self._pending[stored.key]
 
     async def _open_fetched(self, key: str, instance: Instance, confirm: Confirm) -> Handle:
         if self._archive.has_ranges and (instance.size or 0) > WHOLE_BYTES:
@@ -271,11 +273,9 @@ class Content:
             if fetch.was_withdrawn:
                 self._withdrawn.add(key)
         self.known.note(held.stored)
+        self._verified.note_fetched(key, held.is_verified)
         if held.is_verified:
             self.counts.completed += 1
-            self._pending[key] = set()
-        else:
-            self._pending.pop(key, None)
         if not flight.is_wanted:
             held.close()
         return held
@@ -291,4 +291,4 @@ class Content:
         self._withdrawn.add(key)
         await confirm()
         fd, stored = await self._taken(self._flight(key, instance), self._patience.deadline)
-        return fd, stored, self._pending_of(stored)
+        return fd, stored, self._verified.pending_of(stored)

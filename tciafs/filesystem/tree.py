@@ -228,8 +228,9 @@ class Tree:
             raise
 
     async def _siblings(self, series: int) -> list[Instance]:
-        """Return the files of a series, in the order of their names."""
-        listed = await self._catalog.entries(await self._node(series))
+        """Return the files of a series, in the order of their names; none where it is not known any more."""
+        node = await self._catalog.node(series)
+        listed = await self._catalog.entries(node) if node else []
         return [child.record for _, child in listed if isinstance(child.record, Instance)]
 
     async def _symlink(self, node: Node, seconds: float) -> pyfuse3.EntryAttributes:
