@@ -22,7 +22,8 @@ from tciafs.content.ahead.header import sop_instance_uid
 from tciafs.content.ahead.order import Order
 from tciafs.content.ahead.pace import Pace
 from tciafs.content.cache import Cache
-from tciafs.content.content import Content, Patience
+from tciafs.content.content import Content
+from tciafs.content.handle import Patience
 from tciafs.content.index import Index
 from tciafs.content.limits import INDEX_NAME, Limits
 from tciafs.content.place import Place

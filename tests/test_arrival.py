@@ -13,8 +13,8 @@ import trio
 from tciafs.archives.base import ArchiveError, Failed, Overdue, Refused, Unavailable
 from tciafs.content.blocks import BLOCK_BYTES
 from tciafs.content.cache import Cache, claim
-from tciafs.content.content import Content, Patience
-from tciafs.content.handle import ArrivingHandle, WholeHandle
+from tciafs.content.content import Content
+from tciafs.content.handle import ArrivingHandle, Patience, WholeHandle
 from tciafs.content.index import Index
 from tciafs.content.limits import INDEX_NAME, Limits
 from tciafs.content.place import Place
@@ -85,6 +85,7 @@ async def mounted(
     account="scripted/public",
     patience=None,
     verify_md5=True,
+    ahead=False,
 ):
     """Wire the content of an account as a mount does."""
     claim(directory)
@@ -95,7 +96,7 @@ async def mounted(
     ):
         async with trio.open_nursery() as nursery:
             place = Place(Cache(directory / account), index, limits)
-            yield Content(archive, place, nursery, patience=patience, verify_md5=verify_md5)
+            yield Content(archive, place, nursery, patience=patience, verify_md5=verify_md5, ahead=ahead)
             nursery.cancel_scope.cancel()
 
 

@@ -21,7 +21,8 @@ from tciafs.archives.capabilities import Capabilities
 from tciafs.archives.http import Http
 from tciafs.archives.nbia import NBIA
 from tciafs.content.cache import Cache
-from tciafs.content.content import Content, Patience
+from tciafs.content.content import Content
+from tciafs.content.handle import Patience
 from tciafs.content.index import Index, object_key
 from tciafs.content.limits import Limits
 from tciafs.content.place import Place
@@ -302,7 +303,7 @@ async def test_an_image_that_never_comes_right_is_an_error_and_leaves_nothing(tm
             await content.open(instance)
         assert archive.requests()[IMAGE] == 3
         assert files(tmp_path) == files(tmp_path, "parts") == []
-        assert await content.get(instance) is None
+        assert await content.known.get(instance) is None
         assert (content.counts.completed, content.counts.failed) == (0, 1)
         assert await content.totals() == (0, 0)
         archive.faults()
@@ -348,7 +349,7 @@ async def test_verify_size_believes_another_size_than_promised_when_two_fetches_
         opened.close()
         assert opened.size == instance.size - 7
         assert edited_archive.requests() == {IMAGE: 2}
-        assert (await content.get(instance)).size == opened.size
+        assert (await content.known.get(instance)).size == opened.size
 
 
 async def test_a_wrong_promise_is_corrected_by_the_md5_and_remembered(tmp_path, edited_archive):
@@ -360,7 +361,7 @@ async def test_a_wrong_promise_is_corrected_by_the_md5_and_remembered(tmp_path, 
         assert opened.size == instance.size + 7
         assert edited_archive.requests() == {IMAGE: 1, MD5: 1}
     async with opening(tmp_path, edited_archive) as content:
-        assert (await content.get(instance)).size == instance.size + 7
+        assert (await content.known.get(instance)).size == instance.size + 7
         opened = await content.open(instance)
         opened.close()
         assert opened.size == instance.size + 7
@@ -380,13 +381,13 @@ async def test_a_size_that_nobody_promised_becomes_known(tmp_path, edited_archiv
     instance = await made_up(edited_archive, null_sizes=True)
     assert (instance.size, instance.estimate) == (None, 1)
     async with opening(tmp_path, edited_archive) as content:
-        assert await content.get(instance) is None
-        assert await content.of_series(instance.series_instance_uid) == {}
+        assert await content.known.get(instance) is None
+        assert await content.known.of_series(instance.series_instance_uid) == {}
         opened = await content.open(instance)
         opened.close()
-        stored = await content.get(instance)
+        stored = await content.known.get(instance)
         assert stored.size == opened.size > 1
-        assert await content.of_series(instance.series_instance_uid) == {object_key(instance): stored}
+        assert await content.known.of_series(instance.series_instance_uid) == {object_key(instance): stored}
         assert stored.md5 == md5(await bytes_of(content, instance)).hexdigest()
 
 
@@ -425,7 +426,7 @@ async def test_a_file_that_was_removed_is_fetched_again_and_its_size_stays_known
         with pytest.raises(BadAnswer):
             await content.open(instance)
         assert await content.totals() == (0, 0)
-        stored = await content.get(instance)
+        stored = await content.known.get(instance)
         assert (stored.size, stored.on_disk) == (len(expected), False)
         archive.faults()
         opened = await content.open(instance)

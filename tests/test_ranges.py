@@ -19,7 +19,8 @@ from tciafs.archives.capabilities import Capabilities
 from tciafs.archives.http import Http
 from tciafs.content.blocks import BLOCK_BYTES, block_count
 from tciafs.content.cache import Cache, claim
-from tciafs.content.content import Content, Patience
+from tciafs.content.content import Content
+from tciafs.content.handle import Patience
 from tciafs.content.index import Index, object_key
 from tciafs.content.limits import INDEX_NAME, Limits
 from tciafs.content.place import Place

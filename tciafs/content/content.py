@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import trio
-from cachetools import LRUCache, TTLCache
 
 from tciafs.archives.base import SERVER_BYTES_PER_SECOND, TRANSFERS, Archive
+from tciafs.content.ahead.check import CheckAhead
 from tciafs.content.ahead.readahead import Readahead, Siblings
 from tciafs.content.ahead.series import Way
 from tciafs.content.arrival import Arrival
-from tciafs.content.blocks import block_count
 from tciafs.content.fetch import Fetch
-from tciafs.content.handle import ArrivingHandle, Handle, Pending, RangedHandle, WholeHandle
+from tciafs.content.handle import (
+    WHOLE_BYTES,
+    ArrivingHandle,
+    Confirm,
+    Handle,
+    Patience,
+    Pending,
+    RangedHandle,
+    WholeHandle,
+)
 from tciafs.content.index import Stored, object_key
+from tciafs.content.known import Known
 from tciafs.content.place import Held, Place
 from tciafs.content.ranges import Notes, Ranges
+from tciafs.content.verified import Verified
 from tciafs.flights import Flight, Flights
 from tciafs.model import Instance
 
-WHOLE_BYTES = 16 << 20  # up to here an open waits for the whole object
-_KNOWN_KEPT = 200_000
-_SERIES_KEPT, _SERIES_SECONDS = 10_000, 60.0  # other mounts fetch objects, too
 _RETRY_POLL_SECONDS = 0.1
-
-Confirm = Callable[[], Awaitable[object]]
-"""Raise where an object may not be fetched, since the archive has another version by now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a reader waits for bytes: `deadline` seconds without progress, `limit` seconds in all."""
-
-    deadline: float = 30.0
-    limit: float = math.inf
 
 
 @dataclass(slots=True)
@@ -67,17 +61,16 @@ class Content:
         """Serve what is in `place`; `ahead` brings what readers in order will open next."""
         self.counts = Counts()
         self.place = place
+        self.known = Known(place.index)
         self._archive = archive
         self._patience = patience or Patience()
         self._verify_md5 = verify_md5
         self._flights: Flights[Held] = Flights(nursery, run_on_unbegun=False)
         self._slots = trio.CapacityLimiter(TRANSFERS)
         self._readahead = Readahead(archive, place, self._slots, nursery, self._begin) if ahead else None
+        self._verified = Verified(place.cache, self.known)
+        self._check_ahead = CheckAhead(nursery, self._verified.verify_ahead) if ahead else None
         self._arrivals: dict[str, Arrival] = {}
-        self._stored: LRUCache[str, Stored] = LRUCache(_KNOWN_KEPT)
-        # Series of which all that is known is in `_stored`.
-        self._in_memory: TTLCache[str, None] = TTLCache(_SERIES_KEPT, _SERIES_SECONDS)
-        self._pending: LRUCache[str, Pending] = LRUCache(_KNOWN_KEPT)
         # Objects of which the kernel may still keep pages that are not true.
         self._withdrawn: set[str] = set()
         self._used: dict[str, float] = {}
@@ -94,33 +87,10 @@ class Content:
         """Give up every fetch under way."""
         if self._readahead:
             self._readahead.close()
+        if self._check_ahead:
+            self._check_ahead.close()
         self._flights.close()
         self._ranges.close()
-
-    async def of_series(self, series_instance_uid: str) -> dict[str, Stored]:
-        """Return what is known of the objects of a series, by `object_key`."""
-        known = await self.place.index.of_series(series_instance_uid)
-        for key, stored in known.items():  # who lists a series opens its files next
-            self._stored.setdefault(key, stored)
-        self._in_memory[series_instance_uid] = None
-        return known
-
-    async def get(self, instance: Instance) -> Stored | None:
-        """Return what is known of an object, from memory where its series was looked at lately."""
-        key = object_key(instance)
-        if key not in self._stored and instance.series_instance_uid not in self._in_memory:
-            await self.of_series(instance.series_instance_uid)
-        return self._stored.get(key)
-
-    async def _known(self, key: str) -> Stored | None:
-        known = self._stored.get(key) or await self.place.index.get(key)
-        if known is not None:
-            self._stored.setdefault(key, known)
-        return known
-
-    def _forget(self, instance: Instance) -> None:
-        self._stored.pop(object_key(instance), None)
-        self._in_memory.pop(instance.series_instance_uid, None)
 
     async def totals(self) -> tuple[int, int]:
         """Return the number of this archive's objects on disk and the sum of their bytes."""
@@ -145,7 +115,7 @@ class Content:
         before anything is fetched.
         """
         key = object_key(instance)
-        handle: Handle | None = await self._open_cached(key, instance, confirm)
+        handle: Handle | None = await self._open_cached(key, instance, confirm, siblings)
         if handle is None:
             await confirm()
         if self._readahead and siblings:
@@ -170,38 +140,36 @@ class Content:
                 handle.close()
             raise
 
-    async def _open_cached(self, key: str, instance: Instance, confirm: Confirm) -> WholeHandle | None:
-        known = await self._known(key)
+    async def _open_cached(
+        self, key: str, instance: Instance, confirm: Confirm, siblings: Siblings | None
+    ) -> WholeHandle | None:
+        known = await self.known.find(key)
         if known is None or not known.on_disk:
             return None
         fd = self.place.cache.open(key, known.size)
         if fd is None:  # evicted by another mount, or removed by hand
-            self._forget(instance)
+            self.known.forget(instance)
             await self.place.index.note_gone([key])
             return None
+        if self._check_ahead and siblings and known.size <= WHOLE_BYTES:
+            self._check_ahead.note_open(instance, bool(self._verified.pending_of(known)), siblings)
         return await self._opened(fd, known, instance, confirm)
 
     async def _opened(self, fd: int, stored: Stored, instance: Instance, confirm: Confirm) -> WholeHandle:
-        self._stored[stored.key] = stored
+        self.known.note(stored)
         self._used[stored.key] = time.time()
+        pending = self._verified.pending_of(stored)
         handle = WholeHandle(
-            fd,
-            stored,
-            self._pending_of(stored),
-            lambda damaged: self._repaired(damaged, stored.key, instance, confirm),
+            fd, stored, pending, lambda damaged: self._repaired(damaged, stored.key, instance, confirm)
         )
         if stored.size <= WHOLE_BYTES:
             try:
+                await self._verified.verify(fd, stored, pending)
                 await handle.verify(0, stored.size)
             except BaseException:
                 handle.close()
                 raise
         return handle
-
-    def _pending_of(self, stored: Stored) -> Pending:
-        if stored.key not in self._pending:
-            self._pending[stored.key] = set(range(block_count(stored.size)))
-        return self._pending[stored.key]
 
     async def _open_fetched(self, key: str, instance: Instance, confirm: Confirm) -> Handle:
         if self._archive.has_ranges and (instance.size or 0) > WHOLE_BYTES:
@@ -220,13 +188,13 @@ class Content:
         await self.note_used()
         self._used[key] = time.time()
         ranged = await self._ranges.open(instance)
-        return RangedHandle(ranged, self._patience.deadline, self._patience.limit, confirm)
+        return RangedHandle(ranged, self._patience, confirm)
 
     def _note_came(self, count: int) -> None:
         self.counts.bytes += count
 
     def _note_completed(self, stored: Stored) -> None:
-        self._stored[stored.key] = stored
+        self.known.note(stored)
         self.counts.completed += 1
 
     def _note_withdrawn(self, key: str) -> None:
@@ -262,7 +230,7 @@ class Content:
     def _begin(self, instance: Instance, way: Way) -> bool:
         """Begin to fetch an object ahead; tell whether nobody else does."""
         key = object_key(instance)
-        known = self._stored.get(key)
+        known = self.known.in_memory(key)
         if key in self._flights or self._flights.is_closed or (known and known.on_disk):
             return False
         what = f"image {instance.sop_instance_uid} of series {instance.series_instance_uid}"
@@ -304,12 +272,10 @@ class Content:
             self._arrivals.pop(key, None)
             if fetch.was_withdrawn:
                 self._withdrawn.add(key)
-        self._stored[key] = held.stored
+        self.known.note(held.stored)
+        self._verified.note_fetched(key, held.is_verified)
         if held.is_verified:
             self.counts.completed += 1
-            self._pending[key] = set()
-        else:
-            self._pending.pop(key, None)
         if not flight.is_wanted:
             held.close()
         return held
@@ -321,8 +287,8 @@ class Content:
         if self.place.cache.holds(key, damaged):
             await self.place.index.note_gone([key])
             self.place.cache.set_aside(key, "its bytes are not those that were verified", damaged)
-        self._forget(instance)
+        self.known.forget(instance)
         self._withdrawn.add(key)
         await confirm()
         fd, stored = await self._taken(self._flight(key, instance), self._patience.deadline)
-        return fd, stored, self._pending_of(stored)
+        return fd, stored, self._verified.pending_of(stored)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
 
 from tciafs.content.arrival import Arrival
-from tciafs.content.blocks import BLOCK_BYTES, blocks_of, is_whole
+from tciafs.content.blocks import BLOCK_BYTES, blocks_of, is_whole, span_of
 from tciafs.content.index import Stored
 from tciafs.content.ranges import Ranged
 
+WHOLE_BYTES = 16 << 20  # up to here an open waits for the whole object
 _DISK_THREADS = 16
 _NEAR_BYTES = 1 << 20
 _AHEAD_BYTES = 3 * BLOCK_BYTES
@@ -21,8 +24,19 @@ _AHEAD_BYTES = 3 * BLOCK_BYTES
 Pending = set[int]
 """The blocks of an object that were not yet verified in this mount, shared by all who have it open."""
 
+Confirm = Callable[[], Awaitable[object]]
+"""Raise where an object may not be fetched, since the archive has another version by now."""
+
 Repair = Callable[[int], Awaitable[tuple[int, Stored, Pending]]]
 """Bring the object of a damaged file anew: a file descriptor of one's own, and what is known of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a reader waits for bytes: `deadline` seconds without progress, `limit` seconds in all."""
+
+    deadline: float = 30.0
+    limit: float = math.inf
 
 
 class Handle(Protocol):
@@ -83,14 +97,8 @@ class WholeHandle:
             await self._replace()
 
     async def _is_whole(self, number: int) -> bool:
-        def check() -> bool:
-            try:
-                block = os.pread(self._fds[-1], BLOCK_BYTES, number * BLOCK_BYTES)
-            except OSError:  # a bad sector is damage like any other
-                return False
-            return is_whole(block, number, self._stored.digests)
-
-        return await trio.to_thread.run_sync(check, limiter=self._disk)
+        fd, stored = self._fds[-1], self._stored
+        return await trio.to_thread.run_sync(is_whole_in, fd, stored, number, limiter=self._disk)
 
     async def _replace(self) -> None:
         if len(self._fds) > 1:
@@ -133,14 +141,10 @@ class RangedHandle:
 
     keep_cache = False
 
-    def __init__(
-        self, ranged: Ranged, patience: float, limit: float, confirm: Callable[[], Awaitable[object]]
-    ) -> None:
-        """Wait `patience` seconds without progress and `limit` in all; `confirm` may refuse a fetch."""
+    def __init__(self, ranged: Ranged, patience: Patience, confirm: Confirm) -> None:
         self.size = ranged.size
         self._ranged = ranged
         self._patience = patience
-        self._limit = limit
         self._confirm = confirm
         self._failure: Exception | None = None
         self._run = range(0)  # what was read in one go
@@ -166,10 +170,10 @@ class RangedHandle:
         if lacking:
             await self._confirm()
             for flight in [self._ranged.fetch(number) for number in lacking]:
-                await flight.result(self._patience, self._limit)
+                await flight.result(self._patience.deadline, self._patience.limit)
         verification = self._ranged.verification()
         if verification is not None:
-            await verification.result(self._patience, self._limit)
+            await verification.result(self._patience.deadline, self._patience.limit)
 
     def _note_run(self, offset: int, size: int) -> None:
         """Join a read to those before it: the kernel sends several at once, not always in order."""
@@ -191,6 +195,17 @@ class RangedHandle:
 
     def close(self) -> None:
         """Leave the object to those who still read it."""
+
+
+def is_whole_in(fd: int, stored: Stored, number: int) -> bool:
+    """Tell whether a file has the bytes of an object's block that were once verified."""
+    span = span_of(number, stored.size)
+    try:
+        # No more than there is: room for a whole block, to be given back, takes longer than the rest of this.
+        block = os.pread(fd, len(span), span.start)
+    except OSError:  # a bad sector is damage like any other
+        return False
+    return is_whole(block, number, stored.digests)
 
 
 def _read_cached(fd: int, offset: int, size: int) -> memoryview:

@@ -147,7 +147,7 @@ class Tree:
         node = await self._node(inode)
         if not isinstance(node.record, Instance):
             raise IsADirectoryError(inode)
-        known = await self._content.get(node.record)
+        known = await self._content.known.get(node.record)
         handle = await self._open(node, node.record)
         if known is None or not known.on_disk:
             self._prepared.pop(node.parent, None)  # its size, or its blocks, are others now
@@ -163,7 +163,7 @@ class Tree:
         if not isinstance(node.record, Instance):
             return extended_attributes(node.record)
         series = (await self._node(node.parent)).record
-        return extended_attributes(node.record, series, await self._content.get(node.record))
+        return extended_attributes(node.record, series, await self._content.known.get(node.record))
 
     async def path(self, inode: int) -> bytes:
         """Return the path of what has an inode number, from the root of the drive."""
@@ -203,7 +203,7 @@ class Tree:
 
     async def _attributes_of(self, node: Node, seconds: float) -> pyfuse3.EntryAttributes:
         if isinstance(node.record, Instance):
-            stored = await self._content.get(node.record)
+            stored = await self._content.known.get(node.record)
             if stored is None and node.record.size is None and self._are_sizes_exact:
                 stored = await self._fetched(node, node.record)
             return self._appearance.file(node.inode, node.record, stored, seconds)
@@ -212,7 +212,7 @@ class Tree:
     async def _fetched(self, node: Node, instance: Instance) -> Stored | None:
         """Fetch the file for its size alone (`--sizes=exact`)."""
         (await self._open(node, instance)).close()
-        return await self._content.get(instance)
+        return await self._content.known.get(instance)
 
     async def _open(self, node: Node, instance: Instance) -> Handle:
         """Open what is cached, or what may be fetched."""
@@ -228,8 +228,9 @@ class Tree:
             raise
 
     async def _siblings(self, series: int) -> list[Instance]:
-        """Return the files of a series, in the order of their names."""
-        listed = await self._catalog.entries(await self._node(series))
+        """Return the files of a series, in the order of their names; none where it is not known any more."""
+        node = await self._catalog.node(series)
+        listed = await self._catalog.entries(node) if node else []
         return [child.record for _, child in listed if isinstance(child.record, Instance)]
 
     async def _symlink(self, node: Node, seconds: float) -> pyfuse3.EntryAttributes:
@@ -244,7 +245,7 @@ class Tree:
     async def _prepare(self, node: Node, age: Age) -> Directory:
         known: dict[str, Stored] = {}
         if isinstance(node.record, Series):
-            known = await self._content.of_series(node.record.series_instance_uid)
+            known = await self._content.known.of_series(node.record.series_instance_uid)
         entries = await self._catalog.entries(node)
         prepared = [(os.fsencode(name), self._entry(child, known, age.expires_in)) for name, child in entries]
         if texts := self._texts.entries(node):

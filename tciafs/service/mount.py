@@ -30,7 +30,8 @@ from tciafs.catalog.store import Store
 from tciafs.catalog.terms import TermsStore
 from tciafs.config import Config
 from tciafs.content.cache import Cache, NotOurs, claim
-from tciafs.content.content import Content, Patience
+from tciafs.content.content import Content
+from tciafs.content.handle import Patience
 from tciafs.content.index import Index
 from tciafs.content.limits import INDEX_NAME, Limits
 from tciafs.content.place import Place
