@@ -12,6 +12,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -78,19 +79,33 @@ class Database:
             return cls(begin_anew(str(exc)), begin_anew)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what `work` returns, done in the worker thread as one transaction.
+        """Return what `work` returns, done in the worker thread; what it writes is one transaction.
 
         Raise `Unwritable` or `Lost` where the file is why it cannot be done.
         """
-        return await trio.to_thread.run_sync(self._in_transaction, work, limiter=self._one_at_a_time)
+        return await self._run(work, "")
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """As `run`; all that is read is of one moment, whatever other processes write meanwhile."""
+        return await self._run(work, "BEGIN")
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """As `run`; no other process writes between what is read and what is written."""
+        return await self._run(work, "BEGIN IMMEDIATE")
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T], begin: str) -> T:
+        transaction = partial(self._in_transaction, work, begin)
+        return await trio.to_thread.run_sync(transaction, limiter=self._one_at_a_time)
 
     def close(self) -> None:
         """Close the file; no work may be under way."""
         self._connection.close()
 
-    def _in_transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _in_transaction(self, work: Callable[[sqlite3.Connection], T], begin: str) -> T:
         try:
             with self._connection:
+                if begin:
+                    self._connection.execute(begin)
                 return work(self._connection)
         except (sqlite3.DatabaseError, UnicodeDecodeError, Damaged) as exc:
             if not _is_damage(exc) and isinstance(exc, sqlite3.OperationalError):

@@ -17,7 +17,8 @@ from tciafs.archives.nbia import NBIA
 from tciafs.catalog.catalog import Catalog
 from tciafs.catalog.difference import Put
 from tciafs.catalog.freshness import Freshness
-from tciafs.catalog.rows import ROOT
+from tciafs.catalog.lately import Lately
+from tciafs.catalog.rows import ROOT, Listing, Node
 from tciafs.catalog.store import Store
 from tciafs.database import Database
 from tciafs.model import Collection, Instance, Kind, Patient, Series, Study
@@ -801,17 +802,33 @@ async def test_what_was_looked_at_lately_is_forgotten_when_a_listing_comes(tmp_p
         assert [one is None for one, _ in found] == [True, False]
 
 
+async def test_names_of_a_listing_that_another_mount_has_renewed_are_not_believed():
+    listing = Listing(Node(55, 1, Kind.STUDY, None), 1.0, [("a", Node(56, 55, Kind.SERIES, None))])
+    for news, is_believed in ((Put(listed={55: 2.0}), False), (Put(expired=[55]), False), (Put(), True)):
+        lately = Lately()
+        lately.keep_listing(listing, lately.reading)
+        assert lately.entries(listing.directory) == listing.entries
+        lately.note_put(news)
+        assert (lately.entries(listing.directory) is not None) == is_believed
+        assert (lately.find(listing.directory, "a") is not None) == is_believed
+        reading = lately.reading
+        lately.note_put(Put())
+        lately.forget()
+        lately.keep_listing(listing, reading)  # it was read before the news
+        assert lately.entries(listing.directory) is None
+
+
 @pytest.fixture
 def visits(monkeypatch):
     """Return what is done in the thread of the database, as it is asked for."""
     visits: list[object] = []
-    run = Database.run
+    run = Database._run
 
-    async def counted(self, work):
+    async def counted(self, work, begin):
         visits.append(work)
-        return await run(self, work)
+        return await run(self, work, begin)
 
-    monkeypatch.setattr(Database, "run", counted)
+    monkeypatch.setattr(Database, "_run", counted)
     return visits
 
 

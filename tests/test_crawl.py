@@ -191,6 +191,21 @@ async def test_a_batch_that_fails_costs_nobody_a_series(tmp_path, archive, singl
         assert await walk(catalog, await collection_of(catalog)) == single
 
 
+async def test_who_look_at_the_series_of_one_study_at_once_share_a_batch(tmp_path, archive):
+    async with looking(tmp_path, archive, NEVER) as catalog:
+        (patient, *_) = await patients_of(catalog)
+        await catalog.age(patient)
+        ((_, study),) = await catalog.entries(patient)
+        await catalog.age(study)
+        series = [node for _, node in await catalog.entries(study)]
+        archive.forget()
+        async with trio.open_nursery() as nursery:
+            for node in series:
+                nursery.start_soon(catalog.age, node)
+        assert [len(await catalog.entries(node)) for node in series] == [FILES] * SERIES
+        assert archive.requests() == {SEARCH: 1, DRILL_DOWN: 1}
+
+
 async def test_a_long_walk_has_two_batches_under_way_and_none_far_ahead(
     tmp_path, archive, single, monkeypatch
 ):

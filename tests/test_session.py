@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from tciafs.filesystem.session import _MOST_IN_A_ROW, _Intake
+from tciafs.filesystem.session import _MOST_IN_A_TURN, _Intake
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def test_what_has_come_is_taken_without_a_turn_of_others(requests, autojum
     intake = _Intake()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
-        for _ in range(_MOST_IN_A_ROW):
+        for _ in range(_MOST_IN_A_TURN):
             theirs.send(b"r")
             await intake.wait_readable(ours.fileno())
             ours.recv(1)
@@ -39,7 +39,7 @@ async def test_what_has_come_is_taken_without_a_turn_of_others(requests, autojum
             theirs.send(b"r")
             await intake.wait_readable(ours.fileno())
             ours.recv(1)
-            intake._in_a_row = _MOST_IN_A_ROW
+            intake._in_this_turn = _MOST_IN_A_TURN
         assert turns, "a kernel that goes on asking keeps all others waiting"
 
 

@@ -1,16 +1,19 @@
 """Listings on disk: put whole, found by name and by inode number, under whatever layout looks."""
 
 import random
+import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import date
 
 import pytest
 import trio
 
-from tciafs.catalog.rows import ROOT, Found, Node
+from tciafs.catalog.difference import Put
+from tciafs.catalog.expiry import expire
+from tciafs.catalog.rows import ROOT, Found, Node, digest_of_names, insert_names
 from tciafs.catalog.store import Store
-from tciafs.database import Lost
+from tciafs.database import Lost, Unwritable
 from tciafs.model import (
     ROOT_INODE,
     Collection,
@@ -276,6 +279,85 @@ async def test_a_file_that_is_listed_no_more_is_known_to_who_has_it_open(path):
         await store.replace({FILES: [gone, *stay]}, 4)
         assert len(await names(store, FILES)) == 3
         assert await store.name_of(node) is not None
+
+
+async def test_what_expires_where_a_series_is_filed_now_does_not_bring_back_where_it_was(path):
+    moved = inode_of("tcia", Series("C", "P", "1", "1.2.3", submitted=SERIES.submitted))
+    with opened(path) as store:
+        await store.replace({FILES: [INSTANCE]}, 1)
+        await store.replace({moved: [INSTANCE]}, 2)
+        await store.write(lambda db: expire(db, [moved]))
+        assert await store.listed_at(moved) == 0
+        assert (await store.node(store.inode_of(INSTANCE))).parent == moved
+
+
+def put_now(store, listings, listed_at):
+    """Put listings from another mount while this thread does something else, if it may."""
+    connection = store.database._connection
+    connection.execute("PRAGMA busy_timeout = 0")
+    with suppress(sqlite3.OperationalError), connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for parent, records in listings.items():
+            store.replace_one(connection, parent, records, listed_at, Put())
+
+
+async def test_two_mounts_that_list_one_series_at_once_do_not_take_that_for_damage(path, monkeypatch):
+    with opened(path) as ours, opened(path) as theirs:
+        listing = ours._files.listing
+
+        def meanwhile(db, series):
+            found = listing(db, series)
+            put_now(theirs, {FILES: instances(2)}, 2)
+            return found
+
+        monkeypatch.setattr(ours._files, "listing", meanwhile)
+        await ours.replace({FILES: instances(3)}, 1)
+        assert len(await ours.children(FILES)) in (2, 3)
+        assert ours.generation == 0
+
+
+async def test_what_is_read_while_another_mount_writes_is_of_one_moment(path, monkeypatch):
+    with opened(path) as theirs:
+        await theirs.replace({55: [PATIENT]}, 1)
+        with opened(path) as ours:
+            left = [None]  # once
+
+            def meanwhile(db, parent, layout):
+                if left:
+                    left.pop()
+                    put_now(theirs, {55: [PATIENT, Patient("LIDC-IDRI", "LIDC-0002")]}, 2)
+                return digest_of_names(db, parent, layout)
+
+            monkeypatch.setattr("tciafs.catalog.directories.digest_of_names", meanwhile)
+            assert await names(ours, 55) == ["LIDC-0001"]
+            assert ours.generation == 0
+            assert await names(ours, 55) == ["LIDC-0001", "LIDC-0002"]
+
+
+async def test_a_layout_that_could_not_be_named_on_a_full_disk_is_not_taken_for_an_empty_directory(
+    path, monkeypatch
+):
+    with opened(path) as store:
+        await store.replace({55: [PATIENT], store.inode_of(PATIENT): [STUDY]}, 1)
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    with opened(path, Layout.UID) as store:
+        directory = Node(55, 1, Kind.COLLECTION, COLLECTION)
+        left: list[None] = []
+
+        def insert(*names):
+            if not left:
+                raise full
+            left.pop()
+            insert_names(*names)
+
+        monkeypatch.setattr("tciafs.catalog.directories.insert_names", insert)
+        for room in (0, 1, 9):
+            left[:] = [None] * room
+            with suppress(Unwritable):
+                await store.listings(directory, 100)
+        found = await store.listings(directory, 100)
+        assert [[name for name, _ in each.entries] for each in found] == [["LIDC-0001"], ["1.2"]]
 
 
 async def test_a_record_listed_twice_is_one(path):

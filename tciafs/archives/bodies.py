@@ -12,7 +12,8 @@ async def send_at_once(request: httpx.Request) -> None:
 
     Where a send is cancelled, the garbage collector would end that generator, which trio warns of.
     """
-    request.stream = _Body(request.content)
+    if isinstance(request.stream, httpx.ByteStream):
+        request.stream = _Body(request.content)
 
 
 class _Body(httpx.AsyncByteStream):

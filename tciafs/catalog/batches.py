@@ -76,7 +76,10 @@ class Batches:
             walk.under_way.add(flight)
         try:
             async with self._choosing:
-                others = await self._choose(node, series, walk, flight)
+                is_coming = node.inode in self._coming  # chosen while this one waited for its turn
+                others = [] if is_coming else await self._choose(node, series, walk, flight)
+            if is_coming and await self.has_brought(node, lambda: self._is_listed(node)):
+                return
             await self._bring(node, series, others, walk, flight)
         finally:
             if walk:
@@ -102,6 +105,9 @@ class Batches:
             for inode in expected:
                 if self._coming.get(inode) is flight:
                     del self._coming[inode]
+
+    async def _is_listed(self, node: Node) -> bool:
+        return await self._store.listed_at(node.inode) is not None
 
     def _go_on(self, walk: Walk, after: Series) -> None:
         """Let another batch come, unless enough have come or are to come that nobody has looked at."""

@@ -168,11 +168,7 @@ class Catalog:
         if not may_exist(Kind(node.kind + 1), name):
             return None, self._freshness.ttl(node.kind)
         age = await self.age(node)
-        reading = self._lately.reading
-        found = await self._find(node, name)
-        if found:
-            self._lately.keep(found.node, reading)
-        return found, age.expires_in
+        return await self._find(node, name), age.expires_in
 
     async def _find(self, node: Node, name: str) -> Found | None:
         """Find a name in memory or on disk; of a series, all names are read at once."""
@@ -180,7 +176,13 @@ class Catalog:
         if lately is None and self._lately.is_worth_listing(node):
             await self._entries(node)
             lately = self._lately.find(node, name)
-        return Found(lately, is_alias=False) if lately else await self._store.child(node.inode, name)
+        if lately:
+            return Found(lately, is_alias=False)
+        reading = self._lately.reading
+        found = await self._store.child(node.inode, name)
+        if found:
+            self._lately.keep(found.node, reading)
+        return found
 
     async def name_of(self, node: Node) -> str | None:
         """Return the name under which the node is shown."""
@@ -303,7 +305,7 @@ class Catalog:
         self._no_renewal_before.pop(node.inode, None)
 
     async def _put(self, listings: Listings) -> None:
-        self._note_put(await self._store.replace(listings, time.time()))
+        await self._store.replace(listings, time.time(), self._note_put)
 
     def _note_put(self, put: Put) -> None:
         self._lately.note_put(put)

@@ -1,7 +1,7 @@
 """The directories on disk: a row each, and their names, by layout, in a table of their own.
 
-Names are made when a layout first looks at a directory. They carry a digest as a whole, which is compared
-once a mount.
+Names are made when a directory is listed, and when another layout first looks at it. They carry a digest
+as a whole, which is compared once a mount.
 """
 
 from __future__ import annotations
@@ -43,6 +43,14 @@ CREATE TABLE name (
 """
 _ALIASES = "alias"  # the layout of the names that are found but not listed
 _VERIFIED_KEPT = 50_000
+
+
+class Unnamed(Exception):
+    """This layout has not yet named the directory, which another one has listed: see `name_anew`."""
+
+    def __init__(self, parent: int) -> None:
+        super().__init__(parent)
+        self.parent = parent
 
 
 class Directories:
@@ -100,7 +108,7 @@ class Directories:
         return row[0] if row else None
 
     def _verify(self, db: sqlite3.Connection, parent: int) -> None:
-        """Verify the names of a listed directory, once a mount, and name what another layout listed."""
+        """Verify the names of a listed directory, once a mount; raise `Unnamed` where we have none."""
         listing = self._database.generation, listed_at_of(db, parent)  # another mount may have put a new one
         if listing[1] is None or self._verified.get(parent) == listing:
             return
@@ -112,10 +120,11 @@ class Directories:
         if _ALIASES not in named:
             raise Damaged(f"directory {parent} was listed, and has no names")
         if self._layout not in named:
-            self._name_anew(db, parent)
+            raise Unnamed(parent)
         self._verified[parent] = listing
 
-    def _name_anew(self, db: sqlite3.Connection, parent: int) -> None:
+    def name_anew(self, db: sqlite3.Connection, parent: int) -> None:
+        """Name what another layout has listed of a directory."""
         query = f"SELECT DISTINCT {NODE} FROM name LEFT JOIN node USING (inode) WHERE name.parent = ?"
         found = [
             (node.inode, node.record) for node in map(node_in, db.execute(query, (parent,))) if node.record

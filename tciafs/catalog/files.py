@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import msgspec
 
@@ -17,23 +18,24 @@ from tciafs.database import Damaged, digest_of
 from tciafs.model import Instance, Kind, inodes_of, key_of, series_of
 from tciafs.names import Layout, alias_of, names_of
 
-SCHEMA = "CREATE TABLE files (series INTEGER PRIMARY KEY, records BLOB NOT NULL, digest BLOB NOT NULL)"
-_PUT = "INSERT OR REPLACE INTO files VALUES (?, ?, ?)"
-_GET = "SELECT * FROM files WHERE series = ?"
-# A series that was filed elsewhere since has two rows: the later listing is believed.
-_GET_NEAR = """
-SELECT files.* FROM files LEFT JOIN listing ON inode = series
-WHERE series BETWEEN ? AND ? ORDER BY listed_at DESC
+SCHEMA = """
+CREATE TABLE files (
+    series INTEGER PRIMARY KEY, put_at REAL NOT NULL, records BLOB NOT NULL, digest BLOB NOT NULL
+)
 """
+_PUT = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
+_GET = "SELECT * FROM files WHERE series = ?"
+# A series that was filed elsewhere since has two rows: the later one is believed.
+_GET_NEAR = "SELECT * FROM files WHERE series BETWEEN ? AND ? ORDER BY put_at DESC"
 
 _File = tuple[str, int | None, int | None, int]
 _Records = tuple[str, str, list[_File], list[_File]]  # SeriesInstanceUID, version, listed, listed before
-_Row = tuple[int, bytes, bytes]
+_Row = tuple[int, float, bytes, bytes]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Records).decode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FileListing:
     """What the row of a series says: the files that are shown, by name, and all it knows, by inode number."""
 
@@ -46,8 +48,13 @@ class FileListing:
         """Return what stands under a name, shown or made of its UID."""
         if shown := self.shown.get(name):
             return Found(shown, is_alias=False)
-        found = (node for node in self.shown.values() if node.record and alias_of(node.record) == name)
-        return next((Found(node, is_alias=True) for node in found), None)
+        alias = self._aliases.get(name)
+        return Found(alias, is_alias=True) if alias else None
+
+    @cached_property
+    def _aliases(self) -> Mapping[str, Node]:
+        named = ((alias_of(node.record), node) for node in self.shown.values() if node.record)
+        return {alias: node for alias, node in named if alias}
 
     def name_of(self, inode: int) -> str | None:
         """Return the name under which a file is shown, None when it no longer is."""
@@ -62,8 +69,8 @@ class Files:
         self._layout = layout
         self._latest: FileListing | None = None  # many names of one are looked up one after the other
 
-    def put(self, db: sqlite3.Connection, series: int, instances: Sequence[Instance]) -> bool:
-        """Put what is listed of a series; tell whether any of it was known.
+    def put(self, db: sqlite3.Connection, series: int, instances: Sequence[Instance], put_at: float) -> bool:
+        """Put what is listed of a series (seconds since 1970); tell whether any of it was known.
 
         Raise `RuntimeError` where two files have one inode number.
         """
@@ -73,7 +80,8 @@ class Files:
         listed = self._by_inode(instances, known)
         gone = [each for inode, each in self._numbered(near.get(series, ())) if inode not in listed]
         records = _encoded(list(listed.values()), gone)
-        db.execute(_PUT, (series, records, digest_of(series, records)))
+        put_at = float(put_at)
+        db.execute(_PUT, (series, put_at, records, digest_of(series, put_at, records)))
         return not known.keys().isdisjoint(listed)
 
     def listing(self, db: sqlite3.Connection, series: int) -> FileListing | None:
@@ -84,8 +92,9 @@ class Files:
     def node(self, db: sqlite3.Connection, inode: int) -> Node | None:
         """Return the file that has the inode number."""
         for row in self._rows_near(db, inode):
-            if node := self._read(row).nodes.get(inode):
-                return node
+            known = (number for part in _decoded(row) for number, _ in self._numbered(part))
+            if inode in known:
+                return self._read(row).nodes[inode]
         return None
 
     def _by_inode(self, instances: Iterable[Instance], known: Mapping[int, Instance]) -> dict[int, Instance]:
@@ -99,12 +108,12 @@ class Files:
         return found
 
     def _rows_near(self, db: sqlite3.Connection, inode: int) -> list[_Row]:
-        """Return the rows that may know of a file: one, as a rule."""
+        """Return the rows that may know of a file, latest first: one, or some where 100,000s are listed."""
         near = series_of(inode)
         return db.execute(_GET_NEAR, (near[0], near[-1])).fetchall()
 
     def _read(self, row: _Row) -> FileListing:
-        series, _, digest = row
+        series, *_, digest = row
         if self._latest and (self._latest.series, self._latest.digest) == (series, digest):
             return self._latest
         listed, before = _decoded(row)
@@ -132,9 +141,9 @@ def _encoded(listed: Sequence[Instance], before: Sequence[Instance]) -> bytes:
 
 def _decoded(row: _Row) -> tuple[list[Instance], list[Instance]]:
     """Return what is listed of a series, and what was before; raise `Damaged` where a row says otherwise."""
-    series, records, digest = row
-    if digest != digest_of(series, records):
-        raise Damaged(f"the row of the files of series {series} is not what was written")
+    *values, records, digest = row
+    if digest != digest_of(*values, records):
+        raise Damaged(f"the row of the files of series {row[0]} is not what was written")
     uid, version, *parts = _decode(records)
     listed, before = (
         [Instance(uid, sop, version, number, size, estimate) for sop, number, size, estimate in part]

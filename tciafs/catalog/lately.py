@@ -5,7 +5,8 @@ Names are forgotten when a listing brings news, and after a minute: another moun
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from cachetools import LRUCache, TTLCache
 
@@ -17,6 +18,15 @@ _TIMES_KEPT = 50_000
 _KEPT = 20_000
 _SECONDS = 60.0
 _FEW = 1_000  # entries of a directory that are looked into, or opened, next
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    listed_at: float
+    by_name: Mapping[str, Node]
+
+    def __len__(self) -> int:
+        return len(self.by_name)
 
 
 class Lately:
@@ -31,7 +41,7 @@ class Lately:
         self._nodes: TTLCache[int, Node] = TTLCache(_KEPT, _SECONDS)
         # By what the inode numbers of a series' files have in common.
         self._files: TTLCache[range, dict[int, Node]] = TTLCache(_KEPT, _SECONDS, getsizeof=len)
-        self._names: TTLCache[int, dict[str, Node]] = TTLCache(_KEPT, _SECONDS, getsizeof=len)
+        self._names: TTLCache[int, _Names] = TTLCache(_KEPT, _SECONDS, getsizeof=len)
 
     def listed_at(self, inode: int) -> float | None:
         """Return when a directory was listed (seconds since 1970)."""
@@ -60,7 +70,7 @@ class Lately:
         self.keep_listed_at(directory.inode, listing.listed_at, reading)
         if reading != self.reading or len(entries) > _KEPT:
             return
-        self._names[directory.inode] = dict(entries)
+        self._names[directory.inode] = _Names(listing.listed_at, dict(entries))
         if directory.kind is Kind.SERIES and entries:
             nodes = {node.inode: node for _, node in entries}
             self._files[series_of(entries[0][1].inode)] = nodes
@@ -83,24 +93,29 @@ class Lately:
 
     def entries(self, directory: Node) -> Entries | None:
         """Return the names of a directory and what they stand for, in the order of names."""
-        names = self._names.get(directory.inode)
+        names = self._names_of(directory.inode)
         return None if names is None else list(names.items())
 
     def find(self, directory: Node, name: str) -> Node | None:
         """Return what a name stands for."""
-        return self._names.get(directory.inode, {}).get(name)
+        return (self._names_of(directory.inode) or {}).get(name)
 
     def is_worth_listing(self, directory: Node) -> bool:
         """Tell whether to read all names at a lookup: those of the files of a series are one row."""
         record = directory.record
         is_small = isinstance(record, Series) and record.image_count <= _KEPT
-        return is_small and directory.inode not in self._names
+        return is_small and self._names_of(directory.inode) is None
 
     def forget(self) -> None:
         """Forget all of it."""
         self.reading += 1
         self._listed_at.clear()
         self._forget_names()
+
+    def _names_of(self, inode: int) -> Mapping[str, Node] | None:
+        """Return the names of a directory, unless it is known to have been listed anew, or expired, since."""
+        names = self._names.get(inode)
+        return names.by_name if names and names.listed_at == self._listed_at.get(inode) else None
 
     def _forget_names(self) -> None:
         self._nodes.clear()

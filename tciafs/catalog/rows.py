@@ -79,13 +79,12 @@ def put_nodes(
 
     Raise `RuntimeError` where two records have one inode number.
     """
-    # The parent may be another one: a series that is filed elsewhere later takes its instances along.
     before = _known(db, inodes)
     known = dict(before)
     for inode, record in zip(inodes, records, strict=True):
         there = known.setdefault(inode, record)  # which may be of the same listing, too
         if key_of(there) != key_of(record):
-            # It would show one file in the place of another: refused, however unlikely.
+            # It would show one directory in the place of another: refused, however unlikely.
             raise RuntimeError(f"{key_of(there)} and {key_of(record)} have the same inode number")
     rows = (
         (inode, parent, int(kind_of(record)), _encode(record))

@@ -88,11 +88,13 @@ class Staged:
         """Keep records aside; studies that are complete with them, as far as that can be told, are put."""
         self._check()
         rows = [(self._answer, self._store.inode_of(_parent_of(one)), _encode(one)) for one in records]
-        return await self._store.run(lambda db: self._add(db, rows))
+        return await self._store.write(lambda db: self._add(db, rows))
 
     async def lacks_any(self, parent: int) -> bool:
         """Tell whether nothing came for some directory in `parent`."""
-        return await self._store.run(lambda db: bool(db.execute(_LACKING, (parent, self._answer)).fetchone()))
+        return await self._store.write(
+            lambda db: bool(db.execute(_LACKING, (parent, self._answer)).fetchone())
+        )
 
     async def publish_some(self) -> Put | None:
         """Put what is left, now that the answer is complete, for as long as a turn lasts.
@@ -100,11 +102,11 @@ class Staged:
         Return None when all is done.
         """
         self._check()
-        return await self._store.run(self._publish_some)
+        return await self._store.write(self._publish_some)
 
     async def discard(self) -> None:
         """Forget what is left."""
-        await self._store.run(self._discard)
+        await self._store.write(self._discard)
 
     def _check(self) -> None:
         if self._generation != self._store.generation:

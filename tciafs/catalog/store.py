@@ -12,12 +12,13 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from tciafs.catalog import directories, files
 from tciafs.catalog.difference import Difference, Put
-from tciafs.catalog.directories import Directories
+from tciafs.catalog.directories import Directories, Unnamed
 from tciafs.catalog.expiry import expire_below
 from tciafs.catalog.files import Files
 from tciafs.catalog.rows import (
@@ -116,15 +117,15 @@ class Store:
 
     async def children(self, parent: int) -> Entries:
         """Return the names and nodes of a listed directory, in the order of names."""
-        return await self.database.run(lambda db: self._children(db, parent))
+        return await self._read(lambda db: self._children(db, parent))
 
     async def listings(self, directory: Node, most: int) -> list[Listing]:
         """Return the listing of a directory, and of those below it: none more once `most` entries are had."""
-        return await self.database.run(lambda db: self._listings(db, directory, most))
+        return await self._read(lambda db: self._listings(db, directory, most))
 
     async def child(self, parent: int, name: str) -> Found | None:
         """Return what a name in a listed directory stands for."""
-        return await self.database.run(lambda db: self._child(db, parent, name))
+        return await self._read(lambda db: self._child(db, parent, name))
 
     async def unlisted(self, parent: int) -> list[Node]:
         """Return the nodes of a listed directory that were never listed themselves."""
@@ -136,7 +137,7 @@ class Store:
 
     async def name_of(self, node: Node) -> str | None:
         """Return the name under which the node is shown, None when it no longer is."""
-        return await self.database.run(lambda db: self._name_of(db, node))
+        return await self._read(lambda db: self._name_of(db, node))
 
     async def is_listed(self, node: Node) -> bool:
         """Tell whether the node has a name, in whatever layout."""
@@ -144,7 +145,7 @@ class Store:
 
     async def standing(self, node: Node) -> tuple[float | None, bool]:
         """Return when the directory of a node was listed, and whether the node has a name there."""
-        return await self.database.run(
+        return await self._read(
             lambda db: (listed_at_of(db, node.parent), self._name_of(db, node) is not None)
         )
 
@@ -161,33 +162,56 @@ class Store:
             lambda db: [node_in(row) for row in db.execute(_NEAR, (collection, self._layout, patient))]
         )
 
-    async def replace(self, listings: Mapping[int, Sequence[Record]], listed_at: float) -> Put:
+    async def replace(
+        self,
+        listings: Mapping[int, Sequence[Record]],
+        listed_at: float,
+        note: Callable[[Put], object] = lambda put: None,
+    ) -> None:
         """Put the listings of directories, by inode number, in the place of what was known of them.
 
         Each is put as a whole; others of the database's users may have their turn between two of them.
+        `note` is told what was put, turn by turn: what follows may fail.
         """
         left = iter(listings.items())
-        put = Put()
-        while not await self.database.run(lambda db: self._replace_some(db, left, listed_at, put)):
-            pass
-        return put
+        is_over = False
+        while not is_over:
+            put = Put()
+            is_over = await self.database.write(partial(self._replace_some, left, listed_at, put))
+            note(put)
 
     async def expire_below(self, parent: int) -> list[int]:
         """Make the listings of everything below a directory those of 1970; return whose they were."""
         return await self.database.run(lambda db: expire_below(db, parent))
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `work` returns, done in the worker thread as one transaction."""
-        return await self.database.run(work)
+        return await self.database.write(work)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `work` finds, named for this layout where that has not looked before."""
+
+        def read(db: sqlite3.Connection) -> T:
+            while True:
+                try:
+                    return work(db)
+                except Unnamed as exc:
+                    db.rollback()
+                    db.execute("BEGIN IMMEDIATE")
+                    self._directories.name_anew(db, exc.parent)
+                    db.commit()
+                    db.execute("BEGIN")
+
+        return await self.database.read(read)
 
     def replace_one(
         self, db: sqlite3.Connection, parent: int, records: Sequence[Record], listed_at: float, put: Put
     ) -> None:
         """Put the listing of one directory, within a transaction; note in `put` what that did."""
-        before = self._children(db, parent)
+        before = self._before(db, parent)
         instances = [record for record in records if isinstance(record, Instance)]
         if instances:
-            put.is_news |= self._files.put(db, parent, instances)
+            put.is_news |= self._files.put(db, parent, instances, listed_at)
         else:
             self._directories.put(db, parent, records, put)
         told = (parent, listed_at, digest_of(parent, float(listed_at)))
@@ -196,6 +220,12 @@ class Store:
         if before:
             put.is_news = True
             put.changed[parent] = Difference.between(before, self._children(db, parent))
+
+    def _before(self, db: sqlite3.Connection, parent: int) -> Entries:
+        try:
+            return self._children(db, parent)
+        except Unnamed:  # whoever looks through this layout has not seen any of it
+            return []
 
     async def found(self, question: str) -> tuple[float, Keys] | None:
         """Return when a search was made (seconds since 1970) and what it found, None when it never was."""
@@ -233,10 +263,10 @@ class Store:
 
     def _replace_some(
         self,
-        db: sqlite3.Connection,
         left: Iterator[tuple[int, Sequence[Record]]],
         listed_at: float,
         put: Put,
+        db: sqlite3.Connection,
     ) -> bool:
         """Put listings for as long as a turn lasts; tell whether none is left."""
         ends_at = time.monotonic() + _TURN_SECONDS

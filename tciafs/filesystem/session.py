@@ -15,7 +15,7 @@ import pyfuse3
 import trio
 
 IDLE_WORKERS = 8  # so many wait for requests, for pyfuse3.main: to begin one more takes a turn
-_MOST_IN_A_ROW = 8  # requests that are answered without a wait, until others have their turn
+_MOST_IN_A_TURN = 16  # requests that are taken before all others have their turn
 
 
 def take_at_once() -> None:
@@ -38,16 +38,15 @@ class _Intake:
         self._poll: select.poll | None = None
         self._is_watched = False
         self._is_closed = False
-        self._in_a_row = 0
+        self._in_this_turn = 0
 
     async def wait_readable(self, fd: int) -> None:
         """Return when a request can be read, which the caller must do before others have their turn."""
-        self._in_a_row += 1
-        if self._in_a_row > _MOST_IN_A_ROW:
-            self._in_a_row = 0
+        self._in_this_turn += 1
+        if self._in_this_turn > _MOST_IN_A_TURN:
             await trio.lowlevel.checkpoint()
+            self._in_this_turn = 1
         while not self._has_request(fd):
-            self._in_a_row = 0
             await (self._others.park() if self._is_watched else self._watch(fd))
         self._others.unpark()  # it takes the next request, or watches
 
@@ -69,5 +68,6 @@ class _Intake:
         self._is_watched = True
         try:
             await trio.lowlevel.wait_readable(fd)
+            self._in_this_turn = 1
         finally:
             self._is_watched = False

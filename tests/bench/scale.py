@@ -123,8 +123,8 @@ def large_collection(patients: int) -> Iterator[EmbeddedArchive]:
 async def fill(directory: Path, archive: str, series: int) -> None:
     """Put a catalog with so many series where a mount of `archive` looks for it: 20 a patient, 4 a study."""
     with closing(Store.open(directory / "catalog.sqlite", archive, Layout.DESCRIPTIVE)) as store:
-        await store.run(lambda db: db.execute("PRAGMA synchronous = OFF") and None)
-        await store.run(lambda db: db.execute("PRAGMA cache_size = -1000000") and None)
+        await store.write(lambda db: db.execute("PRAGMA synchronous = OFF") and None)
+        await store.write(lambda db: db.execute("PRAGMA cache_size = -1000000") and None)
         patients = [Patient(FILLED, f"P-{index:06d}") for index in range(series // 20)]
         collections = [Collection(FILLED), Collection(COLLECTION)]
         await store.replace({ROOT_INODE: collections}, time.time())
