@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -199,25 +199,26 @@ class Fetch:
                 raise Unavailable(f"image {name}: the archive fell silent after {part.size} bytes")
 
     async def _write(self, part: Part, chunks: AsyncIterator[bytes], watch: trio.CancelScope) -> None:
-        buffer = bytearray()
-        unnoted = 0
+        pieces: list[bytes] = []
+        waiting = unnoted = 0  # bytes
         written_at = trio.current_time()
         async for chunk in chunks:
-            buffer += chunk
+            pieces.append(chunk)
+            waiting += len(chunk)
             unnoted += len(chunk)
             if unnoted >= STALL_BYTES:
                 self._note(unnoted, part)
                 unnoted = 0
                 watch.deadline = trio.current_time() + STALL_SECONDS
-            if len(buffer) >= _WRITE_BYTES or trio.current_time() - written_at > _WRITE_SECONDS:
+            if waiting >= _WRITE_BYTES or trio.current_time() - written_at > _WRITE_SECONDS:
                 left = watch.deadline - trio.current_time()
                 watch.deadline = math.inf  # the disk's time is not the archive's
-                await trio.to_thread.run_sync(part.write, bytes(buffer))
+                await trio.to_thread.run_sync(_write_joined, part, pieces)
                 written_at = trio.current_time()
                 watch.deadline = written_at + left
-                buffer.clear()
+                pieces, waiting = [], 0
         watch.deadline = math.inf
-        await trio.to_thread.run_sync(part.write, bytes(buffer))
+        await trio.to_thread.run_sync(_write_joined, part, pieces)
         self._note(unnoted, part)
 
     def _note(self, count: int, part: Part) -> None:
@@ -235,3 +236,7 @@ class Fetch:
             raise BadAnswer(f"image {name}: nothing came")
         if promised is not None and part.size != promised and came not in self._came_before:
             raise Unverified(f"image {name}: {part.size} bytes came, not {promised}", *came)
+
+
+def _write_joined(part: Part, pieces: Sequence[bytes]) -> None:
+    part.write(b"".join(pieces))  # joined in the thread that writes
