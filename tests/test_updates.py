@@ -173,7 +173,7 @@ async def test_what_was_listed_too_long_ago_is_asked_for_itself(updated):
     async with updated.looking(BY_DIFFERENCE) as catalog:
         listed = await catalog._updates.expiry.listed_studies((await updated.collection(catalog)).inode)
         old = [one.study for one in listed[:3]]
-        await catalog._store.run(lambda db: db.executemany(*put_listed_at(old, time.time() - 100 * DAY)))
+        await catalog._store.write(lambda db: db.executemany(*put_listed_at(old, time.time() - 100 * DAY)))
         assert (await updated.update(catalog))[SERIES_LIST] == 3
 
 
