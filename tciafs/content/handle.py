@@ -18,7 +18,6 @@ from tciafs.content.ranges import Ranged
 
 WHOLE_BYTES = 16 << 20  # up to here an open waits for the whole object
 _DISK_THREADS = 16
-_NEAR_BYTES = 1 << 20
 _AHEAD_BYTES = 3 * BLOCK_BYTES
 
 Pending = set[int]
@@ -147,7 +146,6 @@ class RangedHandle:
         self._patience = patience
         self._confirm = confirm
         self._failure: Exception | None = None
-        self._run = range(0)  # what was read in one go
         self._asked_ahead: set[int] = set()
 
     async def read(self, offset: int, size: int) -> bytes:
@@ -155,10 +153,10 @@ class RangedHandle:
         if self._failure is not None:
             raise self._failure
         wanted = max(min(size, self.size - offset), 0)
-        self._note_run(offset, wanted)
+        run = self._ranged.runs.note(offset, wanted)
         try:
             await self._have(blocks_of(offset, wanted))
-            await self._go_ahead()
+            await self._go_ahead(run)
             return await self._ranged.read(offset, wanted)
         except Exception as exc:
             self._failure = exc
@@ -175,17 +173,11 @@ class RangedHandle:
         if verification is not None:
             await verification.result(self._patience.deadline, self._patience.limit)
 
-    def _note_run(self, offset: int, size: int) -> None:
-        """Join a read to those before it: the kernel sends several at once, not always in order."""
-        is_near = abs(offset - self._run.stop) <= _NEAR_BYTES
-        begin = self._run.start if is_near else offset
-        self._run = range(begin, max(offset + size, self._run.stop if is_near else 0))
-
-    async def _go_ahead(self) -> None:
+    async def _go_ahead(self, run: range) -> None:
         """Fetch the next blocks for a reader that has read a whole one in one go."""
-        if len(self._run) < BLOCK_BYTES:
+        if len(run) < BLOCK_BYTES:
             return
-        ahead = blocks_of(self._run.stop, max(min(_AHEAD_BYTES, self.size - self._run.stop), 0))
+        ahead = blocks_of(run.stop, max(min(_AHEAD_BYTES, self.size - run.stop), 0))
         lacking = {number for number in ahead if self._ranged.lacks(number)} - self._asked_ahead
         if lacking:
             self._asked_ahead |= lacking

@@ -30,6 +30,7 @@ from tciafs.content.blocks import (
 from tciafs.content.fetch import STALL_BYTES, STALL_SECONDS
 from tciafs.content.index import Stored, object_key
 from tciafs.content.place import Place
+from tciafs.content.runs import Runs
 from tciafs.content.sparse import Sparse
 from tciafs.flights import Flight, Flights
 from tciafs.model import Instance
@@ -99,6 +100,7 @@ class Ranged:
         assert instance.size is not None
         self.size = instance.size
         self.key = object_key(instance)
+        self.runs = Runs()
         self._ranges = ranges
         self._place = ranges.place
         self._instance = instance
