@@ -230,7 +230,7 @@ SETTINGS = (
     Setting(
         "ahead",
         Kind.choice(AHEAD),
-        "Whether what follows is fetched ahead once a series is read in order; 'off' fetches what is opened.",
+        "Whether what follows is fetched, or verified on disk, once a series is read in order; 'off' does neither.",
     ),
     Setting(
         "verify",
