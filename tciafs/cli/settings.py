@@ -230,7 +230,7 @@ SETTINGS = (
     Setting(
         "ahead",
         Kind.choice(AHEAD),
-        "Whether what follows is fetched, or verified on disk, once a series is read in order; 'off' does neither.",
+        "Whether what follows is fetched, and verified on disk, ahead of who reads a series in order.",
     ),
     Setting(
         "verify",
