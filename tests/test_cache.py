@@ -58,14 +58,9 @@ def test_what_is_committed_is_read_back_and_survives_reopening(tmp_path, cache):
 
 @pytest.mark.parametrize(("size", "synced"), [(16 << 20, 2), ((16 << 20) - 1, 0)])
 def test_only_a_large_object_waits_until_the_disk_has_it(cache, monkeypatch, size, synced):
-    seen: list[int] = []
+    seen = []
     fsync = os.fsync
-
-    def counted(fd):
-        seen.append(fd)
-        fsync(fd)
-
-    monkeypatch.setattr(os, "fsync", counted)
+    monkeypatch.setattr(os, "fsync", lambda fd: seen.append(fd) or fsync(fd))
     put(cache, content=bytes(size))
     assert len(seen) == synced  # the file, then the directory that has its name
     assert read(cache, size=size) == bytes(size)

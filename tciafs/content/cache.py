@@ -26,7 +26,7 @@ TAG_NAME = "CACHEDIR.TAG"
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
 _OURS = "# This directory is a cache of tciafs: nothing in it is worth keeping."
 # Who waits for a small one would wait for the disk, too; it is fetched again more quickly than a large one.
-DURABLE_BYTES = 16 << 20
+_DURABLE_BYTES = 16 << 20
 _TAG = f"{_SIGNATURE}\n{_OURS}\n"
 
 
@@ -159,10 +159,6 @@ class Cache:
             return
         logger.warning("the cached file of %s is damaged (%s): set aside as %s", key, why, aside)
 
-    def has(self, key: str) -> bool:
-        """Tell whether there is a file under the name of an object."""
-        return self.path(key).exists()
-
     def path(self, key: str) -> Path:
         """Return where the file of an object is, or would be."""
         digest = _digest(key)
@@ -246,7 +242,7 @@ class Part:
     def rename_to(self, path: Path) -> None:
         """Move the file to `path`, a large one made durable."""
         assert self._path
-        if self.size < DURABLE_BYTES:
+        if self.size < _DURABLE_BYTES:
             self._path.rename(path)
         else:
             rename_durably(self.fd, self._path, path)

@@ -143,9 +143,7 @@ class Content:
     async def _open_cached(
         self, key: str, instance: Instance, confirm: Confirm, siblings: Siblings | None
     ) -> WholeHandle | None:
-        known = self.known.in_memory(key)
-        if known is None and self.place.cache.has(key):  # another mount may have brought it
-            known = await self.known.find(key)
+        known = await self.known.find(key)
         if known is None or not known.on_disk:
             return None
         fd = self.place.cache.open(key, known.size)

@@ -116,20 +116,14 @@ class Index:
         """Return all objects that are on disk."""
         return await self._found(f"SELECT {_COLUMNS} FROM object WHERE on_disk")
 
-    async def put(self, stored: Stored, commit: Callable[[], None] | None = None) -> None:
-        """Record an object whose file was just committed, or is by `commit`, or whose size was just learned.
+    async def put(self, stored: Stored) -> None:
+        """Record an object whose file was just committed, or whose size was just learned.
 
         What is known of a file that another mount committed meanwhile is kept: it would be nobody's.
         """
         told = (stored.key, stored.series, stored.size, stored.md5, stored.digests)
         row = (*told, digest_of(*told), stored.on_disk, time.time())
-
-        def put(db: sqlite3.Connection) -> None:
-            if commit:
-                commit()
-            db.execute(_PUT, row)
-
-        await self._database.run(put)
+        await self._database.run(lambda db: db.execute(_PUT, row))
         self._is_unwritable = False
 
     def tell_unwritable(self, what: str, exc: Exception) -> None:

@@ -7,11 +7,10 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 
 import trio
 
-from tciafs.content.cache import DURABLE_BYTES, Cache, Part
+from tciafs.content.cache import Cache, Part
 from tciafs.content.index import Index, Stored, object_key
 from tciafs.content.limits import Limits
 from tciafs.database import Unwritable
@@ -70,11 +69,9 @@ class Place:
         key, series = object_key(instance), instance.series_instance_uid
         stored = Stored(key, series, part.size, part.md5, part.digests(), on_disk=part.is_on_disk)
         with trio.CancelScope(shield=True):  # a file without a row would be nobody's
-            commit = partial(self.cache.commit, part, key) if part.is_on_disk else None
-            if commit and part.size >= DURABLE_BYTES:  # other objects' rows do not wait for the disk
-                await trio.to_thread.run_sync(commit)
-                commit = None
-            stored = await self._recorded(stored, commit)
+            if part.is_on_disk:
+                await trio.to_thread.run_sync(self.cache.commit, part, key)
+            stored = await self._recorded(stored)
         return Held(os.dup(part.fd), stored)
 
     async def _part_of_ours(self, key: str, note_progress: Callable[[], None]) -> Part:
@@ -93,7 +90,7 @@ class Place:
         return self.cache.begin_nameless()
 
     async def _brought_by_another(self, key: str) -> Held | None:
-        if not self.cache.has(key):  # spares a visit to the index's thread
+        if not self.cache.path(key).exists():  # spares a visit to the index's thread
             return None
         stored = await self.index.get(key)
         if stored is None or not stored.on_disk:
@@ -101,10 +98,10 @@ class Place:
         fd = self.cache.open(key, stored.size)
         return None if fd is None else Held(fd, stored, is_verified=False)
 
-    async def _recorded(self, stored: Stored, commit: Callable[[], None] | None) -> Stored:
+    async def _recorded(self, stored: Stored) -> Stored:
         """Record a true object; one that cannot be recorded is not kept, and read all the same."""
         try:
-            await self.index.put(stored, commit)
+            await self.index.put(stored)
         except Unwritable as exc:
             self.index.tell_unwritable(stored.key, exc)
             if stored.on_disk:
