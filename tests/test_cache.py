@@ -56,16 +56,6 @@ def test_what_is_committed_is_read_back_and_survives_reopening(tmp_path, cache):
     assert files(tmp_path / "parts") == []
 
 
-@pytest.mark.parametrize(("size", "synced"), [(16 << 20, 2), ((16 << 20) - 1, 0)])
-def test_only_a_large_object_waits_until_the_disk_has_it(cache, monkeypatch, size, synced):
-    seen = []
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: seen.append(fd) or fsync(fd))
-    put(cache, content=bytes(size))
-    assert len(seen) == synced  # the file, then the directory that has its name
-    assert read(cache, size=size) == bytes(size)
-
-
 def test_what_was_never_put_is_not_there(cache):
     assert cache.open("key", 0) is None
 

@@ -360,6 +360,25 @@ async def test_a_layout_that_could_not_be_named_on_a_full_disk_is_not_taken_for_
         assert [[name for name, _ in each.entries] for each in found] == [["LIDC-0001"], ["1.2"]]
 
 
+async def test_what_changed_is_told_though_another_layout_has_listed_it_meanwhile(path):
+    both = [Patient("C", "a"), Patient("C", "b")]
+    with opened(path) as ours, opened(path, Layout.UID) as theirs:
+        await ours.replace({55: both}, 1)
+        assert await names(ours, 55) == ["a", "b"]
+        await theirs.replace({55: both}, 2)
+        told: list[Put] = []
+        await ours.replace({55: both[:1]}, 3, told.append)
+        assert list(told[0].changed[55].gone) == ["b"]
+
+
+async def test_an_expired_directory_that_another_layout_lists_anew_is_not_empty(path):
+    with opened(path) as ours, opened(path, Layout.UID) as theirs:
+        await ours.replace({55: [PATIENT]}, 0)
+        assert await names(ours, 55) == ["LIDC-0001"]
+        await theirs.replace({55: [PATIENT]}, 0)
+        assert await names(ours, 55) == ["LIDC-0001"]
+
+
 async def test_a_record_listed_twice_is_one(path):
     with opened(path) as store:
         await store.replace({55: [PATIENT, PATIENT]}, 1)

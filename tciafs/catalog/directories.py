@@ -121,7 +121,12 @@ class Directories:
             raise Damaged(f"directory {parent} was listed, and has no names")
         if self._layout not in named:
             raise Unnamed(parent)
-        self._verified[parent] = listing
+        if listing[1]:  # all that are expired were listed in 1970
+            self._verified[parent] = listing
+
+    def verify_again(self, parent: int) -> None:
+        """Believe nothing of a directory's names at the next look."""
+        self._verified.pop(parent, None)
 
     def name_anew(self, db: sqlite3.Connection, parent: int) -> None:
         """Name what another layout has listed of a directory."""

@@ -92,7 +92,7 @@ class Staged:
 
     async def lacks_any(self, parent: int) -> bool:
         """Tell whether nothing came for some directory in `parent`."""
-        return await self._store.write(
+        return await self._store.database.run(
             lambda db: bool(db.execute(_LACKING, (parent, self._answer)).fetchone())
         )
 
@@ -106,7 +106,7 @@ class Staged:
 
     async def discard(self) -> None:
         """Forget what is left."""
-        await self._store.write(self._discard)
+        await self._store.database.run(self._discard)
 
     def _check(self) -> None:
         if self._generation != self._store.generation:

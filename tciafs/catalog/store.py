@@ -39,7 +39,7 @@ from tciafs.database import Database, digest_of
 from tciafs.model import ROOT_INODE, Instance, Record, inode_of, is_file
 from tciafs.names import Layout
 
-_VERSION = 4
+_VERSION = 5
 _SCHEMA = f"""
 {directories.SCHEMA};
 {files.SCHEMA};
@@ -224,8 +224,11 @@ class Store:
     def _before(self, db: sqlite3.Connection, parent: int) -> Entries:
         try:
             return self._children(db, parent)
-        except Unnamed:  # whoever looks through this layout has not seen any of it
-            return []
+        except Unnamed:  # another layout has listed it since this one was shown
+            self._directories.name_anew(db, parent)
+            before = self._children(db, parent)
+            self._directories.verify_again(parent)  # all of this may be rolled back
+            return before
 
     async def found(self, question: str) -> tuple[float, Keys] | None:
         """Return when a search was made (seconds since 1970) and what it found, None when it never was."""

@@ -1,8 +1,7 @@
-"""Object files on disk: written beside, then renamed into place; large ones are made durable before.
+"""Object files on disk: written beside, made durable, then renamed into place.
 
-A file under its own name was whole when it got it; what a power failure makes of one, its digests tell. The
-directory may be shared: whoever writes an object holds the lock of its part, and what a crash left
-half-written is locked by nobody.
+A file under its own name was whole when it got it. The directory may be shared: whoever writes an
+object holds the lock of its part, and what a crash left half-written is locked by nobody.
 """
 
 from __future__ import annotations
@@ -25,8 +24,6 @@ TAG_NAME = "CACHEDIR.TAG"
 # https://bford.info/cachedir/: backup programs leave a directory with this file alone.
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"
 _OURS = "# This directory is a cache of tciafs: nothing in it is worth keeping."
-# Who waits for a small one would wait for the disk, too; it is fetched again more quickly than a large one.
-_DURABLE_BYTES = 16 << 20
 _TAG = f"{_SIGNATURE}\n{_OURS}\n"
 
 
@@ -126,10 +123,15 @@ class Cache:
             return Part(os.dup(file.fileno()), None)
 
     def commit(self, part: Renamed, key: str) -> None:
-        """Give a part the name of its object; no crash of ours can undo it, a power failure no large one."""
+        """Make a part durable and give it the name of its object; from then on no crash can undo it."""
         path = self.path(key)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         part.rename_to(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
     def remove(self, key: str) -> None:
         """Remove an object's file, whole or not; whoever has it open keeps its bytes."""
@@ -197,7 +199,7 @@ class Renamed(Protocol):
     """A file that can become an object's."""
 
     def rename_to(self, path: Path) -> None:
-        """Move the file to `path`, a large one made durable."""
+        """Make the file durable and move it to `path`."""
         ...
 
 
@@ -240,12 +242,10 @@ class Part:
         self.size += len(data)
 
     def rename_to(self, path: Path) -> None:
-        """Move the file to `path`, a large one made durable."""
+        """Make the file durable and move it to `path`."""
         assert self._path
-        if self.size < _DURABLE_BYTES:
-            self._path.rename(path)
-        else:
-            rename_durably(self.fd, self._path, path)
+        os.fsync(self.fd)
+        self._path.rename(path)
         self._path = None
 
     def close(self) -> None:
@@ -259,17 +259,6 @@ class Part:
 
 def _digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def rename_durably(fd: int, path: Path, new: Path) -> None:
-    """Rename the open file `fd` so that a power failure leaves all of it or none."""
-    os.fsync(fd)
-    path.rename(new)
-    directory = os.open(new.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def lock(fd: int) -> bool:

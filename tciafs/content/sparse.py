@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tciafs.content.blocks import BLOCK_BYTES, span_of
-from tciafs.content.cache import Cache, is_still, lock, rename_durably
+from tciafs.content.cache import Cache, is_still, lock
 
 _LARGEST_IN_MEMORY = 256 << 20
 
@@ -75,8 +75,9 @@ class Sparse:
             rest, offset = rest[written:], offset + written
 
     def rename_to(self, path: Path) -> None:
-        """Move the file to `path`, made durable, now that all blocks are there."""
-        rename_durably(self._fd, self._paths[0], path)
+        """Make the file durable and move it to `path`, now that all blocks are there."""
+        os.fsync(self._fd)
+        self._paths[0].rename(path)
 
 
 def _open(path: Path) -> int:

@@ -29,6 +29,7 @@ class Verified:
         self._under_way: dict[str, trio.Event] = {}
         self._threads = trio.CapacityLimiter(_THREADS)
         self._ahead = trio.CapacityLimiter(_THREADS_AHEAD)
+        self._threads_ahead = trio.CapacityLimiter(_THREADS_AHEAD)  # not those that wait for the disk
 
     def pending_of(self, stored: Stored) -> Pending:
         """Return the blocks that nobody has verified yet; who verifies one takes it out."""
@@ -68,13 +69,11 @@ class Verified:
             except OSError:  # evicted meanwhile, perhaps by another mount
                 return
             try:
-                await self._verify(fd, stored, pending)
+                await self._verify(fd, stored, pending, self._threads_ahead)
             finally:
                 os.close(fd)
 
-    async def _verify(
-        self, fd: int, stored: Stored, pending: Pending, threads: trio.CapacityLimiter | None = None
-    ) -> None:
+    async def _verify(self, fd: int, stored: Stored, pending: Pending, threads: trio.CapacityLimiter) -> None:
         def verify() -> list[int]:
             return [number for number in numbers if is_whole_in(fd, stored, number)]
 
